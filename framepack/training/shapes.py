@@ -1,0 +1,149 @@
+"""The built-in model's world: one coloured shape that moves, bounces and turns, with a caption that says so.
+
+Dims: t frames, h w picture. Everything that happens follows from the first frame and the caption, so a
+model can learn it whole, and a measure can tell whether it did. Lengths are pixels, times frames at 30 fps.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIZE = 64
+COLOURS = {
+    "red": (0.90, 0.15, 0.15),
+    "green": (0.15, 0.75, 0.20),
+    "blue": (0.15, 0.30, 0.95),
+    "yellow": (0.95, 0.85, 0.10),
+    "purple": (0.65, 0.20, 0.85),
+    "cyan": (0.10, 0.80, 0.85),
+}
+# Distance from centre to farthest corner for a shape of the area of a circle of radius 1.
+CIRCUMRADIUS = {
+    "circle": 1.0,
+    "square": math.sqrt(math.pi / 2),
+    "triangle": math.sqrt(math.pi / (0.75 * math.sqrt(3))),
+    "star": math.sqrt(math.pi / (2.5 * math.sin(math.pi / 5))),
+}
+DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+SPEEDS = {"slowly": 0.2, "": 0.4, "quickly": 0.7}
+SPEED_WEIGHTS = (0.4, 0.4, 0.2)
+SPIN = math.radians(1.5)
+EDGE = 1.5  # width of the soft edge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One clip: what it shows and how that moves. `greys` are the background's at top and bottom."""
+
+    shape: str
+    colour: str
+    radius: float
+    start: tuple[float, float]
+    direction: str
+    speed: str
+    spin: float
+    angle: float
+    greys: tuple[float, float]
+    wording: int
+
+    @property
+    def margin(self) -> float:
+        """Distance from the border at which the shape's centre bounces."""
+        return self.radius * CIRCUMRADIUS[self.shape] + 1
+
+    @property
+    def first_bounce(self) -> float:
+        """Frame at which the shape first meets the border."""
+        (dx, dy), (x, y) = DIRECTIONS[self.direction], self.start
+        position = x if dx else y
+        room = SIZE - self.margin - position if dx + dy > 0 else position - self.margin
+        return room / SPEEDS[self.speed]
+
+
+def sample_scene(rng: random.Random) -> Scene:
+    """Draw a scene; the same rng state gives the same scene."""
+    shape = rng.choice(list(CIRCUMRADIUS))
+    radius = rng.uniform(7.5, 9.5)
+    margin = radius * CIRCUMRADIUS[shape] + 1
+    top = rng.uniform(0.08, 0.40)
+    graded = rng.random() < 0.5
+    bottom = (top + 0.2 if top < 0.24 else top - 0.2) if graded else top
+    return Scene(
+        shape=shape,
+        colour=rng.choice(list(COLOURS)),
+        radius=radius,
+        start=(rng.uniform(margin, SIZE - margin), rng.uniform(margin, SIZE - margin)),
+        direction=rng.choice(list(DIRECTIONS)),
+        speed=rng.choices(list(SPEEDS), SPEED_WEIGHTS)[0],
+        spin=SPIN if shape != "circle" and rng.random() < 0.4 else 0.0,
+        angle=rng.uniform(0, 2 * math.pi),
+        greys=(top, bottom),
+        wording=rng.randrange(3),
+    )
+
+
+def caption(scene: Scene) -> str:
+    """Say what happens, in one of three wordings; the third leaves the background out."""
+    speed = f" {scene.speed}" if scene.speed else ""
+    turning = " and turns" if scene.spin else ""
+    where = f" to the {scene.direction}" if scene.direction in ("left", "right") else f" {scene.direction}"
+    background = "plain" if scene.greys[0] == scene.greys[1] else "graded"
+    what = f"{scene.colour} {scene.shape}"
+    match scene.wording:
+        case 0:
+            return f"a {what} moves{speed}{where}{turning} on a {background} background"
+        case 1:
+            return f"{what} moving{speed} {scene.direction}{', turning' if scene.spin else ''}, {background} background"
+        case _:
+            return f"a {what} moves{speed}{where}{turning}"
+
+
+def centres(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
+    """The shape's centre in each frame, ``t 2`` as x, y: uniform motion reflected at the margins."""
+    times = torch.as_tensor(frames, dtype=torch.float64)
+    room = SIZE - 2 * scene.margin
+    axes = []
+    for start, step in zip(scene.start, DIRECTIONS[scene.direction], strict=True):
+        phase = (start - scene.margin + step * SPEEDS[scene.speed] * times) % (2 * room)
+        axes.append(scene.margin + torch.where(phase > room, 2 * room - phase, phase))
+    return torch.stack(axes, -1)
+
+
+def _distance(shape: str, radius: float, x: Tensor, y: Tensor) -> Tensor:
+    """Signed distance to the outline (a lower bound near corners), negative inside."""
+    if shape == "circle":
+        return torch.hypot(x, y) - radius
+    corner = radius * CIRCUMRADIUS[shape]
+    if shape == "star":  # one edge, from a tip to the next notch, repeated by symmetry
+        angle = torch.remainder(torch.atan2(y, x), 2 * math.pi / 5)
+        angle = torch.minimum(angle, 2 * math.pi / 5 - angle)
+        length = torch.hypot(x, y)
+        px, py = length * torch.cos(angle), length * torch.sin(angle)
+        nx, ny = math.sin(math.pi / 5) / 2, 1 - math.cos(math.pi / 5) / 2
+        return ((px - corner) * nx + py * ny) / math.hypot(nx, ny)
+    sides = 4 if shape == "square" else 3
+    turns = [2 * math.pi * i / sides for i in range(sides)]
+    planes = [x * math.cos(a) + y * math.sin(a) for a in turns]
+    return torch.stack(planes).amax(0) - corner * math.cos(math.pi / sides)
+
+
+def render(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
+    """Draw the given frames: ``3 t h w`` in [0, 1], float32."""
+    times = torch.as_tensor(frames, dtype=torch.float32)
+    centre = centres(scene, frames).float()
+    grid = torch.arange(SIZE) + 0.5
+    dx = grid[None, None, :] - centre[:, 0, None, None]
+    dy = grid[None, :, None] - centre[:, 1, None, None]
+    angle = (scene.angle + scene.spin * times)[:, None, None]
+    x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
+    cover = (0.5 - _distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
+    top, bottom = scene.greys
+    back = (top + (bottom - top) * grid / SIZE)[None, None, :, None]
+    colour = torch.tensor(COLOURS[scene.colour])[:, None, None, None]
+    return back + (colour - back) * cover
