@@ -2,6 +2,8 @@
 
     python -m framepack.training.train_vae OUT.safetensors
 
+The first stage mixes in colour fields: where every latent pixel has its own colour, the code for colour is found
+within a hundred steps, while on shapes alone the reconstruction stays at the background for a thousand.
 Going from frames to clips, every weight that looks into the past starts at zero and the layers that merge or
 split frames start as copies, so that a clip begins where single frames ended. Loss: squared error with a
 little absolute error, and a light Kullback-Leibler term that keeps the latents smooth.
@@ -15,33 +17,38 @@ import logging
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..vae.wan import CausalConv3d, Downsample, Upsample, WanVAE
-from .shapes import render, sample_scene
+from ..vae.wan import WanVAE
+from .shapes import SIZE, render, sample_scene
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A run of steps on clips of one length; the learning rate falls by cosine to a twentieth."""
+    """A run of steps on clips of one length; the learning rate falls by cosine to a twentieth.
+
+    `fields` of a batch are colour fields instead of shapes.
+    """
 
     num_pix_frames: int
     batch: int
     steps: int
     rate: float
+    fields: int = 0
 
 
 STAGES = (
-    Stage(num_pix_frames=1, batch=16, steps=1200, rate=3e-3),
-    Stage(num_pix_frames=5, batch=6, steps=400, rate=2e-3),
+    Stage(num_pix_frames=1, batch=16, steps=350, rate=2e-3, fields=8),
+    Stage(num_pix_frames=1, batch=16, steps=850, rate=2.5e-3),
+    Stage(num_pix_frames=5, batch=6, steps=350, rate=2e-3),
     Stage(num_pix_frames=13, batch=3, steps=900, rate=1.5e-3),
 )
 KL_WEIGHT = 1e-5
@@ -49,20 +56,20 @@ ABSOLUTE_WEIGHT = 0.1
 
 
 @torch.no_grad()
-def prepare_time(vae: WanVAE) -> None:
-    """Set up a fresh VAE so that it codes every frame of a clip as it would a single one."""
-    for module in vae.modules():
-        if isinstance(module, CausalConv3d) and module.kernel_size[0] == 3:
-            module.weight[:, :, :-1] = 0
-        if isinstance(module, Downsample | Upsample) and hasattr(module, "time_conv"):
-            conv = module.time_conv
-            eye = torch.eye(conv.in_channels)
-            conv.weight[:, :, -1, 0, 0] = eye.repeat(conv.out_channels // conv.in_channels, 1)
-            conv.bias.zero_()
-        residual = getattr(module, "residual", None)
-        if residual is not None:  # each residual block starts as its shortcut
-            residual[6].weight.zero_()
-            residual[6].bias.zero_()
+def init_weights(vae: WanVAE) -> None:
+    """Set up a fresh VAE: variance kept, residual blocks as shortcuts, every frame coded as a single one."""
+    for name, module in vae.named_modules():
+        if not isinstance(module, nn.Conv2d | nn.Conv3d):
+            continue
+        module.weight.zero_()
+        module.bias.zero_()
+        if name.endswith("time_conv"):
+            eye = torch.eye(module.in_channels)
+            module.weight[:, :, -1, 0, 0] = eye.repeat(module.out_channels // module.in_channels, 1)
+        elif not name.endswith("residual.6"):
+            present = module.weight if module.weight.ndim == 4 else module.weight[:, :, -1]
+            present.normal_(0, present[0].numel() ** -0.5)
+    vae.conv1.bias[vae.spec.latent_channels :] = -8  # log variance: hardly any noise at first
 
 
 def channels_last(vae: WanVAE) -> None:
@@ -73,10 +80,17 @@ def channels_last(vae: WanVAE) -> None:
             weight.data = weight.data.contiguous(memory_format=layouts[weight.ndim])
 
 
+def colour_field(rng: random.Random, num_pix_frames: int) -> Tensor:
+    """A still picture of smoothly changing colour, ``3 t h w`` in [0, 1]."""
+    corners = torch.tensor([rng.random() for _ in range(3 * 6 * 6)]).view(1, 3, 6, 6)
+    field = F.interpolate(corners, SIZE, mode="bicubic").clamp(0, 1)
+    return field[0, :, None].expand(-1, num_pix_frames, -1, -1)
+
+
 def batch_of_clips(rng: random.Random, stage: Stage) -> Tensor:
     """Pixels ``b 3 t h w`` in [-1, 1]; each clip starts anywhere in its scene's first ten seconds."""
-    clips = []
-    for _ in range(stage.batch):
+    clips = [colour_field(rng, stage.num_pix_frames) for _ in range(stage.fields)]
+    for _ in range(stage.batch - stage.fields):
         first = rng.randrange(300)
         clips.append(render(sample_scene(rng), range(first, first + stage.num_pix_frames)))
     return (torch.stack(clips) * 2 - 1).contiguous(memory_format=torch.channels_last_3d)
@@ -111,7 +125,7 @@ def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
     """Run every stage, with a resumable state beside the result; the loss curve goes into a .json."""
     torch.manual_seed(seed)
     vae = WanVAE()
-    prepare_time(vae)
+    init_weights(vae)
     channels_last(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     done, curve = 0, []
@@ -142,7 +156,7 @@ def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
             kept = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "curve": curve}
             torch.save(kept, state.with_suffix(".tmp"))
             state.with_suffix(".tmp").replace(state)
-    note = {"seed": seed, "stages": [list(map(str, (s.num_pix_frames, s.batch, s.steps, s.rate))) for s in STAGES]}
+    note = {"seed": seed, "stages": [asdict(s) for s in STAGES]}
     save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, out, metadata={"training": json.dumps(note)})
     out.with_suffix(".json").write_text(json.dumps({**note, "curve": curve}))
 
