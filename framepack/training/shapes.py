@@ -115,7 +115,7 @@ def centres(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     return torch.stack(axes, -1)
 
 
-def _distance(shape: str, radius: float, x: Tensor, y: Tensor) -> Tensor:
+def distance(shape: str, radius: float, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance to the outline (a lower bound near corners), negative inside."""
     if shape == "circle":
         return torch.hypot(x, y) - radius
@@ -142,7 +142,7 @@ def render(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     dy = grid[None, :, None] - centre[:, 1, None, None]
     angle = (scene.angle + scene.spin * times)[:, None, None]
     x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
-    cover = (0.5 - _distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
+    cover = (0.5 - distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
     top, bottom = scene.greys
     back = (top + (bottom - top) * grid / SIZE)[None, None, :, None]
     colour = torch.tensor(COLOURS[scene.colour])[:, None, None, None]

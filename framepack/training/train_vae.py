@@ -47,10 +47,11 @@ class Stage:
 
 STAGES = (
     Stage(num_pix_frames=1, batch=16, steps=350, rate=2e-3, fields=8),
-    Stage(num_pix_frames=1, batch=16, steps=850, rate=2.5e-3),
-    Stage(num_pix_frames=5, batch=6, steps=350, rate=2e-3),
-    Stage(num_pix_frames=13, batch=3, steps=900, rate=1.5e-3),
+    Stage(num_pix_frames=1, batch=16, steps=600, rate=1.2e-3, fields=3),
+    Stage(num_pix_frames=5, batch=6, steps=350, rate=1e-3, fields=1),
+    Stage(num_pix_frames=13, batch=3, steps=900, rate=1e-3),
 )
+WARMUP = 50
 KL_WEIGHT = 1e-5
 ABSOLUTE_WEIGHT = 0.1
 
@@ -138,8 +139,9 @@ def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
     for step in range(done, total):
         stage, progress = locate(step)
         rate = stage.rate * (0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2)
+        rate *= min(1.0, (progress * stage.steps + 1) / WARMUP)
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 100)
+            group["lr"] = rate
         rng = random.Random(f"{seed}/{step}")
         loss, squared = losses(vae, batch_of_clips(rng, stage), torch.Generator().manual_seed(step))
         optimizer.zero_grad(set_to_none=True)
@@ -152,7 +154,7 @@ def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
             curve.append([step + 1, stage.num_pix_frames, round(db, 2)])
             log.info("step %d, %d frames, %.2f dB, %.0f s", step + 1, stage.num_pix_frames, db, time.time() - started)
             running = []
-        if (step + 1) % 200 == 0 or step + 1 == total:
+        if (step + 1) % 50 == 0 or step + 1 == total:
             kept = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "curve": curve}
             torch.save(kept, state.with_suffix(".tmp"))
             state.with_suffix(".tmp").replace(state)

@@ -1,0 +1,1 @@
+"""Measures of what a video shows and of how it drifts."""
