@@ -1,0 +1,91 @@
+"""Make videos with the built-in model without a host, many at a time.
+
+Dims: b batch, c channels, t h w latent grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..checkpoints import builtin
+from ..models.hunyuan import HunyuanDiT, HunyuanSpec
+from ..models.text import TextEncoder, Tokenizer
+from ..packing.history import ContextGroup
+from ..plan import Plan, Section
+from ..sampling.sections import run_plan, sample_section
+from ..sampling.sigmas import flow_sigmas
+from ..vae.wan import WanVAE
+from .encode import load_vae
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builtin:
+    """The built-in model, whole."""
+
+    dit: HunyuanDiT
+    text: TextEncoder
+    tokenizer: Tokenizer
+    vae: WanVAE
+    latent_format: builtin.LatentFormat
+
+    @classmethod
+    def load(cls, folder: Path = builtin.ASSETS) -> Builtin:
+        """Read the three files in a folder."""
+        names = [path.name for path in (builtin.DIT, builtin.TEXT, builtin.VAE)]
+        dit_file, text_file, vae_file = (folder / name for name in names)
+        weights = {k: v.float() for k, v in load_file(dit_file).items()}
+        metadata = builtin.read_metadata(dit_file)
+        dit = HunyuanDiT(HunyuanSpec.from_shapes({k: v.shape for k, v in weights.items()}, metadata))
+        dit.load_state_dict(weights)
+        words = {k: v.float() for k, v in load_file(text_file).items()}
+        text = TextEncoder.from_shapes({k: v.shape for k, v in words.items()})
+        text.load_state_dict(words)
+        latent_format = builtin.read_latent_format(metadata)
+        assert latent_format is not None, "the built-in model states its latent format"
+        return cls(
+            dit=dit.eval().requires_grad_(False),
+            text=text.eval().requires_grad_(False),
+            tokenizer=builtin.read_tokenizer(builtin.read_metadata(text_file)),
+            vae=load_vae(vae_file),
+            latent_format=latent_format,
+        )
+
+    @torch.no_grad()
+    def pixels(self, clip: Tensor) -> Tensor:
+        """Normalised latents ``c t h w`` -> frames ``4t-3 3 8h 8w`` in [0, 1]."""
+        raw = self.latent_format.process_out(clip[None])
+        video = self.vae.decode(raw.contiguous(memory_format=torch.channels_last_3d))
+        return (video[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+
+
+@torch.no_grad()
+def generate(
+    model: Builtin, plan: Plan, captions: list[str], *, start: Tensor | None, steps: int, seed: int, grid: int = 8
+) -> Tensor:
+    """Run a plan for b captions at once: normalised latents ``b c t h w``.
+
+    `start` holds the raw first latents, ``b c 1 h w``, where the plan has a start anchor. Section i's noise comes
+    from (seed, i).
+    """
+    context, pooled = model.text(torch.tensor([model.tokenizer(c) for c in captions]))
+    timeline = {} if start is None else {0: model.latent_format.process_in(start)}
+    b, channels = len(captions), model.dit.spec.in_channels
+
+    def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
+        num_lat_frames = sum(stop - begin for begin, stop in section.makes)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        noise = torch.randn(b, channels, num_lat_frames, grid, grid, generator=generator)
+        sigmas = flow_sigmas(steps, num_lat_frames * grid * grid // 4)
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            levels = sigma.expand(b) * 1000
+            return model.dit(x, levels, context, pooled, positions=section.positions, history=history)
+
+        return sample_section(velocity, noise, sigmas)
+
+    return run_plan(plan, timeline, sample)
