@@ -17,7 +17,7 @@ from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..models.text import TextEncoder, Tokenizer
 from ..packing.history import ContextGroup
 from ..plan import Plan, Section
-from ..sampling.sections import run_plan, sample_section
+from ..sampling.sections import run_plan, sample_section, section_noise
 from ..sampling.sigmas import flow_sigmas
 from ..vae.wan import WanVAE
 from .encode import load_vae
@@ -77,9 +77,8 @@ def generate(
     b, channels = len(captions), model.dit.spec.in_channels
 
     def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
-        num_lat_frames = sum(stop - begin for begin, stop in section.makes)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-        noise = torch.randn(b, channels, num_lat_frames, grid, grid, generator=generator)
+        num_lat_frames = section.num_lat_frames
+        noise = section_noise(seed, index, (b, channels, num_lat_frames, grid, grid))
         sigmas = flow_sigmas(steps, num_lat_frames * grid * grid // 4)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
@@ -88,4 +87,4 @@ def generate(
 
         return sample_section(velocity, noise, sigmas)
 
-    return run_plan(plan, timeline, sample)
+    return run_plan(plan, timeline, sample, like=torch.empty(b, channels, 1, grid, grid))

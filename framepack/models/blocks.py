@@ -1,0 +1,174 @@
+"""The blocks of HunyuanVideo's DiT, under the key names of diffusers.
+
+Dims: b batch, l tokens, d width, n heads, e head dim. `x` are picture tokens, `text` image and word tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn.layers import Embedder, Factory, FeedForward, Modulation, modulated_norm, sinusoid
+from ..nn.rope import Phases, rotate
+from .spec import HunyuanSpec
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
+
+
+class Conditioning(nn.Module):
+    """Timestep, guidance and pooled text to one vector."""
+
+    def __init__(self, make: Factory, pooled_dim: int, width: int, guidance: bool):
+        super().__init__()
+        self.timestep_embedder = Embedder(make, 256, width)
+        self.text_embedder = Embedder(make, pooled_dim, width)
+        if guidance:
+            self.guidance_embedder = Embedder(make, 256, width)
+
+    def forward(self, timestep: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """timestep ``b`` in [0, 1000], pooled ``b p``, guidance ``b`` times 1000 -> ``b d``."""
+        out = self.timestep_embedder(sinusoid(timestep).to(pooled)) + self.text_embedder(pooled)
+        if hasattr(self, "guidance_embedder"):
+            assert guidance is not None, "this model takes guidance"
+            out = out + self.guidance_embedder(sinusoid(guidance).to(pooled))
+        return out
+
+
+class JointAttention(nn.Module):
+    """q, k, v of one or two streams. `added` gives the text stream projections of its own."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec, added: bool = False, normed: bool = True, out: bool = True):
+        super().__init__()
+        self.heads, d = spec.heads, spec.width
+        self.to_q, self.to_k, self.to_v = (make.linear(d, d) for _ in range(3))
+        if normed:
+            self.norm_q, self.norm_k = make.rms_norm(spec.head_dim), make.rms_norm(spec.head_dim)
+        if out:
+            self.to_out = nn.ModuleList([make.linear(d, d)])
+        if added:
+            self.add_q_proj, self.add_k_proj, self.add_v_proj = (make.linear(d, d) for _ in range(3))
+            self.norm_added_q, self.norm_added_k = make.rms_norm(spec.head_dim), make.rms_norm(spec.head_dim)
+            self.to_add_out = make.linear(d, d)
+
+    def picture(self, x: Tensor, phases: Phases | None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v ``b l n e`` of x; q and k normed, and turned by the phases if there are any."""
+        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.to_q, self.to_k, self.to_v))
+        if hasattr(self, "norm_q"):
+            q, k = self.norm_q(q), self.norm_k(k)
+        return (q, k, v) if phases is None else (rotate(q, phases), rotate(k, phases), v)
+
+    def words(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v ``b l n e`` of the text stream."""
+        projections = (self.add_q_proj, self.add_k_proj, self.add_v_proj)
+        q, k, v = (proj(text).unflatten(-1, (self.heads, -1)) for proj in projections)
+        return self.norm_added_q(q), self.norm_added_k(k), v
+
+
+def attend_jointly(attend: Attend, *streams: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Attention over several streams' q, k, v ``b l n e`` side by side -> ``b l d``."""
+    q, k, v = (torch.cat(parts, 1).transpose(1, 2) for parts in zip(*streams, strict=True))  # b n l e
+    return attend(q, k, v)
+
+
+class DoubleBlock(nn.Module):
+    """Picture and text each with weights of their own, attending jointly."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec):
+        super().__init__()
+        d = spec.width
+        self.norm1, self.norm1_context = Modulation(make, d, 6), Modulation(make, d, 6)
+        self.attn = JointAttention(make, spec, added=True)
+        self.ff = FeedForward(make, d, d * spec.mlp_ratio)
+        self.ff_context = FeedForward(make, d, d * spec.mlp_ratio)
+
+    def forward(self, x: Tensor, text: Tensor, vec: Tensor, phases: Phases, attend: Attend) -> tuple[Tensor, Tensor]:
+        """x ``b l d``, text ``b l' d``, vec ``b d`` (activated) -> x and text."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.norm1(vec)
+        t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp = self.norm1_context(vec)
+        out = attend_jointly(
+            attend,
+            self.attn.picture(modulated_norm(x, shift, scale), phases),
+            self.attn.words(modulated_norm(text, t_shift, t_scale)),
+        )
+        seen, said = out.split([x.shape[1], text.shape[1]], 1)
+        x = x + gate[:, None] * self.attn.to_out[0](seen)
+        text = text + t_gate[:, None] * self.attn.to_add_out(said)
+        x = x + gate_mlp[:, None] * self.ff(modulated_norm(x, shift_mlp, scale_mlp))
+        text = text + t_gate_mlp[:, None] * self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp))
+        return x, text
+
+
+class SingleBlock(nn.Module):
+    """One stream, attention and MLP side by side."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec):
+        super().__init__()
+        d = spec.width
+        self.norm = Modulation(make, d, 3)
+        self.attn = JointAttention(make, spec, out=False)
+        self.proj_mlp = make.linear(d, d * spec.mlp_ratio)
+        self.proj_out = make.linear(d * (1 + spec.mlp_ratio), d)
+
+    def forward(self, x: Tensor, vec: Tensor, phases: Phases, attend: Attend) -> Tensor:
+        """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned."""
+        shift, scale, gate = self.norm(vec)
+        normed = modulated_norm(x, shift, scale)
+        q, k, v = self.attn.picture(normed, None)
+        num = phases[0].shape[0]
+        q, k = (torch.cat([rotate(y[:, :num], phases), y[:, num:]], 1) for y in (q, k))
+        out = attend(*(y.transpose(1, 2) for y in (q, k, v)))
+        hidden = F.gelu(self.proj_mlp(normed), approximate="tanh")
+        return x + gate[:, None] * self.proj_out(torch.cat([out, hidden], -1))
+
+
+class RefinerBlock(nn.Module):
+    """A block of the token refiner: only gates are modulated."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec):
+        super().__init__()
+        d = spec.width
+        self.norm1, self.norm2 = make.layer_norm(d), make.layer_norm(d)
+        self.attn = JointAttention(make, spec, normed=False)
+        self.ff = FeedForward(make, d, d * spec.mlp_ratio, silu=True)
+        self.norm_out = Modulation(make, d, 2)
+
+    def forward(self, text: Tensor, vec: Tensor, attend: Attend) -> Tensor:
+        """text ``b l d`` -> the same shape."""
+        gate, gate_mlp = self.norm_out(vec)
+        q, k, v = (y.transpose(1, 2) for y in self.attn.picture(self.norm1(text), None))
+        text = text + gate[:, None] * self.attn.to_out[0](attend(q, k, v))
+        return text + gate_mlp[:, None] * self.ff(self.norm2(text))
+
+
+class _RefinerStack(nn.Module):
+    """Holds the refiner's blocks under their checkpoint name."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec):
+        super().__init__()
+        self.refiner_blocks = nn.ModuleList([RefinerBlock(make, spec) for _ in range(spec.refiner_blocks)])
+
+
+class TokenRefiner(nn.Module):
+    """Text encoder states to text tokens, refined with the timestep in view."""
+
+    def __init__(self, make: Factory, spec: HunyuanSpec):
+        super().__init__()
+        self.time_text_embed = Conditioning(make, spec.text_dim, spec.width, guidance=False)
+        self.proj_in = make.linear(spec.text_dim, spec.width)
+        self.token_refiner = _RefinerStack(make, spec)
+
+    def forward(self, text: Tensor, timestep: Tensor, mask: Tensor | None, attend: Attend) -> Tensor:
+        """text ``b l text_dim``, mask ``b l`` True where a word stands -> ``b l d``."""
+        if mask is None:
+            pooled = text.mean(1)
+        else:
+            counted = mask.to(text)[..., None]
+            pooled = (text * counted).sum(1) / counted.sum(1).clamp_min(1)
+        vec = F.silu(self.time_text_embed(timestep, pooled))
+        text = self.proj_in(text)
+        for block in self.token_refiner.refiner_blocks:
+            text = block(text, vec, attend)
+        return text

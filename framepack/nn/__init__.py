@@ -1,0 +1,1 @@
+"""Attention, rotary phases and layers that every backbone shares."""

@@ -1,0 +1,107 @@
+"""Small pieces that backbones share. Parameters live in leaf modules of the injected operations.
+
+Dims: b batch, l tokens, d width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factory:
+    """Makes leaf layers of the host's operations (or torch.nn) in one dtype on one device."""
+
+    operations: Any = nn
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+
+    def linear(self, inner: int, outer: int) -> nn.Module:
+        """A linear layer with bias."""
+        return self.operations.Linear(inner, outer, dtype=self.dtype, device=self.device)
+
+    def conv3d(self, inner: int, outer: int, kernel: tuple[int, int, int]) -> nn.Module:
+        """A patchify projection: a convolution whose stride is its kernel."""
+        return self.operations.Conv3d(
+            inner, outer, kernel_size=kernel, stride=kernel, dtype=self.dtype, device=self.device
+        )
+
+    def layer_norm(self, width: int) -> nn.Module:
+        """Layer norm with weight and bias."""
+        return self.operations.LayerNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
+
+    def rms_norm(self, width: int) -> nn.Module:
+        """RMS norm with weight."""
+        return self.operations.RMSNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
+
+
+def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
+    """values ``b`` -> ``b channels``: cosines, then sines, of frequencies from 1 down to 1/10000."""
+    half = channels // 2
+    frequency = torch.exp(-math.log(10_000) / half * torch.arange(half, device=values.device, dtype=torch.float32))
+    angle = values.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm of x ``b l d``, then ``* (1 + scale) + shift``, each ``b d``; one kernel at batch 1."""
+    if x.shape[0] == 1 and not torch.is_grad_enabled():
+        return F.layer_norm(x, x.shape[-1:], (1 + scale[0]).to(x.dtype), shift[0].to(x.dtype), NORM_EPS)
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale[:, None]) + shift[:, None]
+
+
+class Embedder(nn.Module):
+    """Two linear layers with SiLU between: timestep, guidance or pooled text to the width."""
+
+    def __init__(self, make: Factory, inner: int, width: int):
+        super().__init__()
+        self.linear_1 = make.linear(inner, width)
+        self.linear_2 = make.linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``b inner`` -> ``b d``."""
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class Modulation(nn.Module):
+    """A linear layer that turns the conditioning into shifts, scales and gates."""
+
+    def __init__(self, make: Factory, width: int, parts: int):
+        super().__init__()
+        self.parts = parts
+        self.linear = make.linear(width, parts * width)
+
+    def forward(self, activated: Tensor) -> tuple[Tensor, ...]:
+        """SiLU of the conditioning ``b d`` -> so many parts, each ``b d``."""
+        return self.linear(activated).chunk(self.parts, -1)
+
+
+class _Projected(nn.Module):
+    """Holds a linear under the name `proj`, as checkpoints do."""
+
+    def __init__(self, make: Factory, inner: int, outer: int):
+        super().__init__()
+        self.proj = make.linear(inner, outer)
+
+
+class FeedForward(nn.Module):
+    """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2)."""
+
+    def __init__(self, make: Factory, width: int, inner: int, silu: bool = False):
+        super().__init__()
+        self.silu = silu
+        self.net = nn.ModuleList([_Projected(make, width, inner), nn.Identity(), make.linear(inner, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``b l d`` -> the same shape."""
+        hidden = self.net[0].proj(x)
+        hidden = F.silu(hidden) if self.silu else F.gelu(hidden, approximate="tanh")
+        return self.net[2](hidden)

@@ -1,0 +1,1 @@
+"""The packed history: frames to tokens through kernels, and where those tokens stand."""

@@ -1,0 +1,72 @@
+"""The packed embedding: context groups to tokens and phases, one projection per kernel.
+
+Dims: b batch, c channels, n frames of a group, h w latent grid, l tokens, d width.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..nn.layers import Factory
+from ..nn.rope import Phases, Rope
+from ..schedule import TAIL_POOL
+from ..units import BASE, Kernel
+from .history import ContextGroup
+from .kernels import LAYER_NAMES, interpolated, route
+
+
+def pad_to(x: Tensor, unit: tuple[int, int, int]) -> Tensor:
+    """Repeat the last frames, rows and columns of x ``b c n h w`` up to multiples of the unit."""
+    t, h, w = (-size % k for size, k in zip(x.shape[2:], unit, strict=True))
+    return F.pad(x, (0, w, 0, h, 0, t), mode="replicate") if t or h or w else x
+
+
+def pool(x: Tensor, factor: tuple[int, int, int]) -> Tensor:
+    """Average-pool x ``b c n h w``, padded to whole cells."""
+    return x if factor == (1, 1, 1) else F.avg_pool3d(pad_to(x, factor), factor)
+
+
+class PackedEmbedding(nn.Module):
+    """Projections by kernel, named as in checkpoints (proj, proj_2x, proj_4x, proj_8x)."""
+
+    def __init__(self, make: Factory, channels: int, width: int, kernels: tuple[Kernel, ...]):
+        super().__init__()
+        self.kernels = kernels
+        for k in kernels:
+            self.add_module(LAYER_NAMES[k], make.conv3d(channels, width, (k.t, k.h, k.w)))
+
+    @torch.no_grad()
+    def init_from(self, base: nn.Module) -> None:
+        """Start every layer by interpolation from the base patchify projection (paper section 3.1)."""
+        for kernel in self.kernels:
+            layer = getattr(self, LAYER_NAMES[kernel])
+            layer.weight.copy_(interpolated(base.weight, kernel))
+            layer.bias.copy_(base.bias)
+
+    def tokens(self, group: ContextGroup) -> Tensor:
+        """The group's tokens, ``b l d``, in order of time, height, width."""
+        x, kernel = group.latents, group.kernel
+        if group.tail == "tc":
+            x = x.mean(2, keepdim=True)
+        if group.tail == "ta":
+            x = pool(x, (1, TAIL_POOL, TAIL_POOL))
+        own, before = route(kernel, self.kernels)
+        x = pool(pad_to(x, (kernel.t, kernel.h, kernel.w)), before)
+        return rearrange(getattr(self, LAYER_NAMES[own])(x), "b d t h w -> b (t h w) d")
+
+
+def phases_of(rope: Rope, group: ContextGroup) -> Phases:
+    """The group's phases, pooled just as its latents are."""
+    height, width = (ceil(n / BASE.h) for n in group.latents.shape[3:])
+    positions = torch.tensor(group.positions, device=group.latents.device)
+    t, h, w = group.kernel.t, group.kernel.h // BASE.h, group.kernel.w // BASE.w
+    if group.tail == "tc":
+        t = len(positions)
+    if group.tail == "ta":
+        h, w = h * TAIL_POOL, w * TAIL_POOL
+    return rope.grid(positions, height, width, (t, h, w))

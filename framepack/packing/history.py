@@ -1,0 +1,57 @@
+"""What a section sees: its context frames, gathered from the timeline into one tensor per kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import LatentSizeError, PlanError
+from ..plan import Section
+from ..units import Kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextGroup:
+    """Latents ``b c n h w`` at positions ``n`` that go through one kernel; `tail` as in a plan."""
+
+    kernel: Kernel
+    latents: Tensor
+    positions: tuple[int, ...]
+    tail: str | None = None
+
+
+def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor) -> list[ContextGroup]:
+    """Look up a section's context in the timeline, ``b c 1 h w`` per latent frame or slot.
+
+    Frames that do not exist yet are zeros of the batch, channels and grid of `like` (``b c t h w``). Raises
+    PlanError for a slot without its latent, LatentSizeError for a frame of another size.
+    """
+    blank = like.new_zeros(*like.shape[:2], 1, *like.shape[3:])
+
+    def frame(name: int | str | None) -> Tensor:
+        if name is None:
+            return blank
+        if name not in timeline:
+            what = f"slot {name!r}" if isinstance(name, str) else f"latent frame {name}"
+            raise PlanError(f"The plan uses {what}, for which no latent came; connect it or plan without it.")
+        latent = timeline[name].to(blank)
+        if latent.shape[1:] != blank.shape[1:]:
+            raise LatentSizeError(
+                f"Frame {name!r} is {_size(latent)}; the section is {_size(blank)}. Give all images one size."
+            )
+        return latent
+
+    return [
+        ContextGroup(
+            kernel=c.kernel, latents=torch.cat([frame(f) for f in c.frames], 2), positions=c.positions, tail=c.tail
+        )
+        for c in section.context
+    ]
+
+
+def _size(latent: Tensor) -> str:
+    _, channels, _, height, width = latent.shape
+    return f"{channels} channels of {height}x{width} latents"

@@ -1,0 +1,1 @@
+"""Noise levels, solvers and the loop over sections."""

@@ -1,0 +1,38 @@
+"""Sample one section, and a whole plan section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..packing.history import ContextGroup, gather
+from ..plan import Plan, Section
+from .solvers import Velocity, euler
+
+Sample = Callable[[Section, list[ContextGroup], int], Tensor]
+
+
+def section_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise of a section, which its seed and index alone decide, so that an edit elsewhere leaves it alone."""
+    generator = torch.Generator("cpu").manual_seed((seed * 0x9E3779B97F4A7C15 + index + 1) % 2**63)
+    return torch.randn(shape, generator=generator)
+
+
+def sample_section(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Callable[..., Tensor] = euler) -> Tensor:
+    """noise ``b c t h w`` -> latents of the section."""
+    return solver(velocity, noise, sigmas)
+
+
+def run_plan(plan: Plan, anchors: Mapping[int | str, Tensor], sample: Sample, like: Tensor) -> Tensor:
+    """Sample every section of a plan: the whole video's latents, ``b c t h w``.
+
+    `anchors` holds latents ``b c 1 h w`` by frame or slot; `sample` gives a section's latents from its context;
+    `like` states batch, channels and grid.
+    """
+    timeline = dict(anchors)
+    for index, section in enumerate(plan.sections):
+        made = sample(section, gather(section, timeline, like), index)
+        timeline |= {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
+    return torch.cat([timeline[frame] for frame in range(plan.num_lat_frames)], 2)

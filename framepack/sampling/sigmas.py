@@ -1,0 +1,27 @@
+"""Noise levels of flow matching with the dynamic shift of Flux (paper section 4.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import FramePackError
+
+MAX_STEPS = 1000
+
+
+def dynamic_shift(num_tokens: int) -> float:
+    """The shift e^mu of so many k1 tokens in a section: mu is linear in them and capped at ln 7."""
+    mu = 0.5 + (num_tokens - 256) * 0.65 / 3840
+    return math.exp(min(mu, math.log(7)))
+
+
+def flow_sigmas(steps: int, num_tokens: int) -> Tensor:
+    """Noise levels ``steps + 1`` from 1 to 0, float32. Raises FramePackError for no or too many steps."""
+    if not 1 <= steps <= MAX_STEPS:
+        raise FramePackError(f"{steps} steps came; expected 1 to {MAX_STEPS}, such as 25")
+    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    shift = dynamic_shift(num_tokens)
+    return (shift * t / (1 + (shift - 1) * t)).float()
