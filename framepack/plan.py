@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from .errors import PlanError
+from .schedule import MAX_KERNEL, num_tail_tokens, parse
 from .units import Kernel, pixel_frames
 
-MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps
+MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps, or 1,000 sections of 9
+MAX_CONTEXT_FRAMES = 6_000_000  # of all sections together
+MAX_POSITION = 1_000_000
+MAX_NAME = 64  # characters of a slot's name
+MAX_PROMPT = 20_000  # characters
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Latent frames that go through one kernel.
+    """Latent frames that go through one kernel, in video time.
 
-    A frame is an index into the timeline, None (no frame yet: zeros at its position) or the name of a slot, a
-    latent that is context only. `tail` is ``ta`` or ``tc`` on tail groups.
+    A frame is an index into the timeline, None (no frame yet: a zero latent at its position, unmasked) or the name
+    of a slot, a latent that is context only. `tail` is ``ta`` or ``tc`` on tail groups. Raises PlanError.
     """
 
     kernel: Kernel
@@ -26,11 +33,54 @@ class Context:
     positions: tuple[int, ...]
     tail: str | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.positions) or not self.frames:
+            raise PlanError(
+                f"a context group of {len(self.frames)} frames has {len(self.positions)} positions; expected one each"
+            )
+        if self.tail and not all(type(frame) is int for frame in (self.frames[0], self.frames[-1])):
+            raise PlanError("a tail group came with a frame that is not there; expected latent frames that are made")
+
+    @property
+    def known(self) -> set[int]:
+        """The frames of the timeline that it looks at."""
+        frames = set(self.frames)
+        return frames if self.tail else {frame for frame in frames if type(frame) is int}  # type: ignore[return-value]
+
+    def num_tokens(self, height: int, width: int) -> int:
+        """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
+        if self.tail:
+            return num_tail_tokens(self.tail, self.kernel, len(self.frames), height, width)
+        return self.kernel.num_tokens(len(self.frames), height, width)
+
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""
         k = self.kernel
-        out: dict[str, Any] = {"kernel": [k.t, k.h, k.w], "frames": list(self.frames), "positions": list(self.positions)}
+        out: dict[str, Any] = {
+            "kernel": [k.t, k.h, k.w],
+            "frames": list(self.frames),
+            "positions": list(self.positions),
+        }
         return out | ({"tail": self.tail} if self.tail else {})
+
+    @classmethod
+    def from_dict(cls, data: object) -> Context:
+        """From the plan's JSON. Raises PlanError."""
+        fields = _fields(data, "a context group", {"kernel", "frames", "positions"}, {"tail"})
+        kernel = _ints(fields["kernel"], "a kernel", 1)
+        tail = fields.get("tail")
+        if len(kernel) != 3 or max(kernel) > 2 * MAX_KERNEL:
+            raise PlanError(
+                f"the kernel {kernel!s:.40} came; expected [t, h, w] up to {2 * MAX_KERNEL}, such as [1, 2, 2]"
+            )
+        if tail not in (None, "ta", "tc"):
+            raise PlanError(f"the tail {tail!r:.40} came; expected ta or tc, or none at all")
+        return cls(
+            kernel=Kernel(*kernel),
+            frames=_frames(fields["frames"]),
+            positions=_ints(fields["positions"], "positions", -MAX_POSITION),
+            tail=tail,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +93,15 @@ class Section:
     prompt: str | None = None
     needs: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.makes or any(stop <= start for start, stop in self.makes):
+            raise PlanError(f"a section makes {list(self.makes)}; expected ranges [start, stop) of one frame or more")
+        if len(self.positions) != self.num_lat_frames:
+            raise PlanError(
+                f"a section makes {self.num_lat_frames} latent frames at {len(self.positions)} positions; expected one "
+                "for each"
+            )
+
     @property
     def num_lat_frames(self) -> int:
         """How many latent frames it makes."""
@@ -50,8 +109,17 @@ class Section:
 
     @property
     def made(self) -> Iterator[int]:
-        """The latent frames it makes, ascending."""
+        """The latent frames it makes, in the order of its positions."""
         return (frame for start, stop in self.makes for frame in range(start, stop))
+
+    @property
+    def known(self) -> set[int]:
+        """The frames of the timeline that it looks at."""
+        return set().union(*(context.known for context in self.context))
+
+    def num_context_tokens(self, height: int, width: int) -> int:
+        """Tokens of its context, tails too, on a latent grid of height by width."""
+        return sum(context.num_tokens(height, width) for context in self.context)
 
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""
@@ -68,35 +136,27 @@ class Section:
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Section:
+    def from_dict(cls, data: object) -> Section:
         """From the plan's JSON. Raises PlanError."""
-        try:
-            context = tuple(
-                Context(
-                    kernel=Kernel(*c["kernel"]),
-                    frames=tuple(c["frames"]),
-                    positions=tuple(c["positions"]),
-                    tail=c.get("tail"),
-                )
-                for c in data["context"]
-            )
-            section = cls(
-                makes=tuple((int(a), int(b)) for a, b in data["makes"]),
-                positions=tuple(map(int, data["positions"])),
-                context=context,
-                prompt=data["prompt"],
-                needs=tuple(data["needs"]),
-            )
-        except (KeyError, TypeError, ValueError) as fault:
-            raise PlanError(f"A section of the plan cannot be read ({fault!r}); expected one of EndpointPlanner.") from fault
-        if len(section.positions) != section.num_lat_frames:
-            raise PlanError(f"A section has {len(section.positions)} positions for {section.num_lat_frames} frames.")
-        return section
+        fields = _fields(data, "a section", {"makes", "positions", "context"}, {"prompt", "needs"})
+        makes = tuple(_ints(pair, "a range", 0) for pair in _list(fields["makes"], "makes"))
+        if any(len(pair) != 2 for pair in makes):
+            raise PlanError("a section's makes came without pairs; expected ranges such as [[28, 37]]")
+        prompt = fields.get("prompt")
+        if prompt is not None and (not isinstance(prompt, str) or len(prompt) > MAX_PROMPT):
+            raise PlanError(f"the prompt {prompt!r:.40} came; expected null or text of up to {MAX_PROMPT} characters")
+        return cls(
+            makes=makes,  # type: ignore[arg-type]
+            positions=_ints(fields["positions"], "positions", -MAX_POSITION),
+            context=tuple(Context.from_dict(c) for c in _list(fields["context"], "context")),
+            prompt=prompt,
+            needs=_ints(fields.get("needs", []), "needs", 0),
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Section:
         """From `to_json`. Raises PlanError."""
-        return cls.from_dict(_load(text))
+        return cls.from_dict(_load(text, "section"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,14 +166,20 @@ class Anchor:
     slot: str
     frame: int
 
+    @classmethod
+    def from_dict(cls, data: object) -> Anchor:
+        """From the plan's JSON. Raises PlanError."""
+        fields = _fields(data, "an anchor", {"slot", "frame"}, set())
+        return cls(slot=_slot(fields["slot"]), frame=_int(fields["frame"], "an anchor's frame", 0))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole video. `sections` stand in order of generation; height and width are pixels."""
+    """A whole video. `sections` stand in order of generation; height and width are pixels, where they are fixed."""
 
     schedule: str
     num_lat_frames: int
-    sections: tuple[Section, ...] = field(default=())
+    sections: tuple[Section, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     height: int | None = None
     width: int | None = None
@@ -143,52 +209,121 @@ class Plan:
 
     def to_json(self, indent: int | None = None) -> str:
         """The plan JSON."""
-        return json.dumps(self.to_dict(), indent=indent)
+        return json.dumps(self.to_dict(), indent=indent, separators=None if indent else (",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """Read and check plan JSON. Raises PlanError."""
-        data = _load(text)
-        try:
-            plan = cls(
-                schedule=data["schedule"],
-                num_lat_frames=data["num_lat_frames"],
-                sections=tuple(map(Section.from_dict, data["sections"])),
-                anchors=tuple(Anchor(slot=a["slot"], frame=a["frame"]) for a in data["anchors"]),
-                height=data.get("height"),
-                width=data.get("width"),
+        """Read and check plan JSON. Raises PlanError, and ScheduleError for its schedule."""
+        fields = _fields(
+            _load(text, "plan"),
+            "the plan",
+            {"schedule", "num_lat_frames", "sections"},
+            {"num_pix_frames", "height", "width", "anchors"},
+        )
+        if not isinstance(fields["schedule"], str):
+            raise PlanError(f"the plan's schedule {fields['schedule']!r:.40} came; expected a string")
+        sides = {
+            side: None if (pixels := fields.get(side)) is None else _int(pixels, f"the plan's {side}", 1)
+            for side in ("height", "width")
+        }
+        plan = cls(
+            schedule=str(parse(fields["schedule"])),
+            num_lat_frames=_int(fields["num_lat_frames"], "num_lat_frames", 1),
+            sections=tuple(Section.from_dict(s) for s in _list(fields["sections"], "sections")),
+            anchors=tuple(Anchor.from_dict(a) for a in _list(fields.get("anchors", []), "anchors")),
+            **sides,
+        )
+        if fields.get("num_pix_frames", plan.num_pix_frames) != plan.num_pix_frames:
+            raise PlanError(
+                f"num_pix_frames {fields['num_pix_frames']!r:.40} came; {plan.num_lat_frames} latent frames are "
+                f"{plan.num_pix_frames} pixel frames"
             )
-        except (KeyError, TypeError) as fault:
-            raise PlanError(f"The plan cannot be read ({fault!r}); expected the JSON of EndpointPlanner.") from fault
         plan.check()
         return plan
 
     def check(self) -> None:
-        """Every frame is made once or anchored, and made before it is context. Raises PlanError."""
+        """Every frame is made or anchored exactly once, and made before it is context. Raises PlanError."""
         if not 1 <= self.num_lat_frames <= MAX_LAT_FRAMES:
-            raise PlanError(f"{self.num_lat_frames} latent frames came; expected 1 to {MAX_LAT_FRAMES}.")
-        known: dict[int, int | None] = {a.frame: None for a in self.anchors}
+            raise PlanError(f"{self.num_lat_frames} latent frames came; expected 1 to {MAX_LAT_FRAMES}")
+        maker: dict[int, int] = {}  # frame to section, -1 for anchors
+        for anchor in self.anchors:
+            self._add(maker, anchor.frame, -1, f"the anchor {anchor.slot!r}")
         for index, section in enumerate(self.sections):
-            seen = {f for c in section.context for f in c.frames if isinstance(f, int)}
-            if missing := seen - known.keys():
-                raise PlanError(f"Section {index} looks at frame {min(missing)}, which is not made before it.")
-            needs = {known[f] for f in seen} - {None}
-            if needs - set(section.needs):
-                raise PlanError(f"Section {index} looks at section {max(needs)} and does not name it in needs.")
+            self._check_needs(section, index, maker)
             for frame in section.made:
-                if frame in known or not 0 <= frame < self.num_lat_frames:
-                    raise PlanError(f"Section {index} makes frame {frame} twice or outside the video.")
-                known[frame] = index
-        if len(known) < self.num_lat_frames:
-            gap = next(f for f in range(self.num_lat_frames) if f not in known)
-            raise PlanError(f"Latent frame {gap} is made by no section.")
+                self._add(maker, frame, index, f"section {index}")
+        if len(maker) < self.num_lat_frames:
+            missing = next(f for f in range(self.num_lat_frames) if f not in maker)
+            raise PlanError(f"latent frame {missing} is made by no section and is no anchor")
+
+    def _add(self, maker: dict[int, int], frame: int, index: int, who: str) -> None:
+        if not 0 <= frame < self.num_lat_frames:
+            raise PlanError(f"{who} makes latent frame {frame}; the video has 0 to {self.num_lat_frames - 1}")
+        if frame in maker:
+            raise PlanError(f"{who} makes latent frame {frame}, which is there already")
+        maker[frame] = index
+
+    def _check_needs(self, section: Section, index: int, maker: Mapping[int, int]) -> None:
+        known = section.known
+        if missing := known - maker.keys():
+            raise PlanError(f"section {index} looks at latent frame {min(missing)}, which is not made before it")
+        needs = set(map(maker.__getitem__, known)) - {-1}
+        if unnamed := needs - set(section.needs):
+            raise PlanError(f"section {index} looks at frames of section {min(unnamed)}, which its needs do not name")
+        if late := [need for need in section.needs if need >= index]:
+            raise PlanError(f"section {index} needs section {late[0]}, which is not made before it")
 
 
-def _load(text: str) -> Mapping[str, Any]:
+def _load(text: str, what: str) -> object:
     try:
-        data = json.loads(text)
-    except ValueError as fault:
-        raise PlanError(f"The plan is no JSON ({fault}); connect the plan of EndpointPlanner.") from fault
+        return json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        raise PlanError(f"the {what} is no JSON ({fault}); expected what EndpointPlanner gives") from fault
+
+
+def _fields(data: object, what: str, required: set[str], optional: set[str]) -> dict[str, Any]:
+    """The object's fields, none missing and none strange."""
     if not isinstance(data, dict):
-        raise PlanError(f"The plan is a JSON {type(data).__name__}; expected the object that EndpointPlanner gives.")
+        raise PlanError(
+            f"{what} is a JSON {type(data).__name__}; expected an object with {', '.join(sorted(required))}"
+        )
+    if missing := required - data.keys():
+        raise PlanError(f"{what} has no {min(missing)}; expected what EndpointPlanner gives")
+    if strange := data.keys() - required - optional:
+        raise PlanError(f"{what} has the unknown field {min(strange)!r:.40}; expected what EndpointPlanner gives")
     return data
+
+
+def _list(data: object, what: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise PlanError(f"{what} came as a JSON {type(data).__name__}; expected a list")
+    return data
+
+
+def _int(value: object, what: str, least: int) -> int:
+    if type(value) is not int or not least <= value <= MAX_POSITION:
+        raise PlanError(f"{what} {value!r:.40} came; expected a whole number from {least} to {MAX_POSITION}")
+    return value
+
+
+def _ints(data: object, what: str, least: int) -> tuple[int, ...]:
+    return _each(data, what, lambda value: _int(value, what, least))
+
+
+def _frames(data: object) -> tuple[int | str | None, ...]:
+    def frame(value: object) -> int | str | None:
+        if value is None:
+            return None
+        return _slot(value) if isinstance(value, str) else _int(value, "a context frame", 0)
+
+    return _each(data, "frames", frame)
+
+
+def _each(data: object, what: str, read: Callable[[object], T]) -> tuple[T, ...]:
+    return tuple(map(read, _list(data, what)))
+
+
+def _slot(value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
+        raise PlanError(f"the slot name {value!r:.40} came; expected 1 to {MAX_NAME} printable characters")
+    return value

@@ -1,53 +1,34 @@
-"""The orders of generation (paper section 3.3): each turns a schedule and a length into a plan.
+"""From a schedule and a length to a plan: the orders of generation (paper section 3.3), and planned endpoints.
 
-Ranges are latent frames, half open. Latent frame 0 is the start frame: an anchor, or, without a start image, the
-work of one extra first section from text alone. Only gaps between positions matter to RoPE, so the skip x is
-bridged by a rule: `released` (3, 2, ..., 2, 1, 0 sections), `pinned` (none), `true` (time itself), `capped:N`.
+Latent frame 0 is the start frame: an anchor where a start image will come, else the work of one extra first section
+from text alone, else, as the released models have it, a zero latent that is no part of the video.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from .errors import PlanError
-from .plan import MAX_LAT_FRAMES, Anchor, Context, Plan, Section
-from .schedule import Group, Schedule
-from .units import num_sections
+from .orders import ORDERS, Gap, Span, halved, lay_out
+from .plan import MAX_CONTEXT_FRAMES, MAX_LAT_FRAMES, Anchor, Plan, Section
+from .schedule import Schedule
+from .units import FRAMES_PER_LATENT, num_sections
 
-START, END = "start", "end"
+START, END = "start", "end"  # slots
 DEFAULT_GAP = {"inverted": "released", "endpoint": "capped:3", "vanilla": "pinned"}
+MAX_FPS = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A gap rule. `cap` is in sections, for the rule `capped`."""
+class Endpoint:
+    """A planned endpoint at a latent frame: its image's slot, or None to make it, and its prompt, or None."""
 
-    rule: str
-    cap: int = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Gap:
-        """Read ``released``, ``pinned``, ``true`` or ``capped:N``. Raises PlanError."""
-        if match := re.fullmatch(r"capped:([0-9]{1,4})", text):
-            return cls(rule="capped", cap=int(match[1]))
-        if text not in ("released", "pinned", "true"):
-            raise PlanError(f"gap {text[:40]!r} came; expected released, pinned, true or capped:N, such as capped:3")
-        return cls(rule=text)
-
-    def bridge(self, frames: int, generate: int) -> int:
-        """The gap in positions for so many skipped frames, of a schedule that generates so many."""
-        frames = max(frames, 0)
-        if self.rule == "pinned":
-            return 0
-        return frames if self.rule == "true" else min(frames, (self.cap or 3) * generate)
-
-    def padding(self, index: int, total: int) -> int:
-        """Skipped sections before section `index` (in time) of `total`, for the inverted order."""
-        if self.rule == "released" and total > 4:
-            return min(index, 3 if index == total - 1 else 2)
-        return {"pinned": 0, "capped": min(index, self.cap)}.get(self.rule, index)
+    frame: int
+    slot: str | None = None
+    prompt: str | None = None
 
 
 def make_plan(
@@ -59,24 +40,35 @@ def make_plan(
     gap: str | None = None,
     height: int | None = None,
     width: int | None = None,
+    no_start: Literal["section", "zero"] = "section",
+    endpoints: Iterable[Endpoint] = (),
+    halve: bool = False,
 ) -> Plan:
-    """Plan a video of so many latent frames. `start`, `end`: a start or end image will come. Raises PlanError."""
-    if not 2 <= num_lat_frames <= MAX_LAT_FRAMES:
-        raise PlanError(f"{num_lat_frames} latent frames came; expected 2 to {MAX_LAT_FRAMES} (20 minutes at 30 fps)")
-    if end and schedule.sampling != "inverted":
-        raise PlanError(
-            f"an end image came with the {schedule.sampling} order of {schedule}; only an inverted schedule, such as "
-            "f1k1_x_g9_f1k1f2k2f16k4_td, takes one"
-        )
-    rule = Gap.parse(gap or DEFAULT_GAP[schedule.sampling])
-    order = {"vanilla": _forward, "endpoint": _endpoint, "inverted": _inverted}[schedule.sampling]
-    first = [] if start else [Section(makes=((0, 1),), positions=(0,))]
-    sections = _with_needs([*first, *order(schedule, num_lat_frames, rule, end)])
+    """Plan a video of so many latent frames, the start frame included.
+
+    `start`: a start image will come; where none will, `no_start` says whether a section makes latent frame 0 or a
+    zero latent stands before it. `end`: an end image will come that is context only. `halve`: fill gaps from their
+    middle (any number of `endpoints`, or none). Raises PlanError.
+    """
+    rule = _check(schedule, num_lat_frames, end, halve, gap)
+    zero = not start and no_start == "zero"
+    points = _endpoints(endpoints, schedule, num_lat_frames, start=start, zero=zero)
+    order = halved if halve else ORDERS[schedule.sampling]
+    sections: list[Section] = []
+    num_context = 0
+    for section in _walk(schedule, points, num_lat_frames, rule, order, zero):
+        sections.append(section)
+        num_context += sum(len(c.frames) for c in section.context)
+        if num_context > MAX_CONTEXT_FRAMES:
+            raise PlanError(
+                f"{schedule} over {num_lat_frames} latent frames looks at more than {MAX_CONTEXT_FRAMES} frames in "
+                "all; plan a shorter video, a larger g, or the tail td"
+            )
     plan = Plan(
         schedule=str(schedule),
         num_lat_frames=num_lat_frames,
-        sections=sections,
-        anchors=(Anchor(slot=START, frame=0),) if start else (),
+        sections=_with_needs(_with_end(sections, num_lat_frames) if end else sections),
+        anchors=tuple(Anchor(slot=p.slot, frame=p.frame) for p in points if p.slot),
         height=height,
         width=width,
     )
@@ -86,125 +78,103 @@ def make_plan(
 
 def lat_frames_for(seconds: float, fps: float, schedule: Schedule) -> int:
     """Latent frames of the nearest whole number of sections, start frame included. Raises PlanError."""
-    longest = MAX_LAT_FRAMES * 4 / fps if fps > 0 else 0
-    if not fps > 0:
-        raise PlanError(f"{fps} frames per second came; expected more than 0, such as 30")
+    if not 0 < fps <= MAX_FPS:
+        raise PlanError(f"{fps:g} frames per second came; expected more than 0 and at most {MAX_FPS}, such as 30")
+    most = (MAX_LAT_FRAMES - 1) // schedule.generate
+    longest = most * schedule.generate * FRAMES_PER_LATENT / fps
     if not 0 < seconds <= longest:
-        raise PlanError(f"a length of {seconds:g} s came; expected more than 0 and at most {longest:.0f} s")
-    count = num_sections(seconds, fps, schedule.generate)
-    return 1 + min(count, (MAX_LAT_FRAMES - 1) // schedule.generate) * schedule.generate
+        raise PlanError(f"a length of {seconds:g} s came; expected more than 0 and at most {math.floor(longest)} s")
+    return 1 + min(num_sections(seconds, fps, schedule.generate), most) * schedule.generate
 
 
-def _ranges(start: int, stop: int, generate: int) -> list[tuple[int, int]]:
-    return [(at, min(at + generate, stop)) for at in range(start, stop, generate)]
-
-
-def _groups(groups: Iterable[Group], frames: Iterable[int], position: int, known: range) -> Iterator[Context]:
-    """Contexts of neighbouring groups: `frames` ascending from the first group's, None where not in `known`."""
-    frames = list(frames)
-    at = 0
-    for group in groups:
-        own = range(at, at + group.num_lat_frames)
-        yield Context(
-            kernel=group.kernel,
-            frames=tuple(frames[i] if frames[i] in known else None for i in own),
-            positions=tuple(position + i for i in own),
+def _check(schedule: Schedule, num_lat_frames: int, end: bool, halve: bool, gap: str | None) -> Gap:
+    if not 1 <= num_lat_frames <= MAX_LAT_FRAMES:
+        raise PlanError(
+            f"{num_lat_frames} latent frames came; expected 2 to {MAX_LAT_FRAMES} (twenty minutes at 30 fps)"
         )
-        at = own.stop
-
-
-def _length(groups: Iterable[Group]) -> int:
-    return sum(group.num_lat_frames for group in groups)
-
-
-def _tail(schedule: Schedule, frames: range, position: int) -> list[Context]:
-    kernel = schedule.tail_kernel()
-    if schedule.tail not in ("ta", "tc") or kernel is None or not frames:
-        return []
-    positions = tuple(range(position, position + len(frames)))
-    return [Context(kernel=kernel, frames=tuple(frames), positions=positions, tail=schedule.tail)]
-
-
-def _forward(schedule: Schedule, total: int, gap: Gap, _end: bool) -> Iterator[Section]:
-    """Vanilla, in temporal order; with a start part and x before the history, the forward (F1) model's."""
-    far, main = schedule.far_part, schedule.main_part
-    reach = _length(main)
-    for start, stop in _ranges(1, total, schedule.generate):
-        oldest = start - reach
-        if far:
-            skipped = oldest - _length(far)
-            at = oldest if gap.rule == "true" else _length(far) + gap.bridge(skipped, schedule.generate)
-        else:
-            at = oldest
-        context = [
-            *_groups(far, range(_length(far)), 0, range(start)),
-            *_tail(schedule, range(_length(far), oldest), at - max(oldest - _length(far), 0)),
-            *_groups(main, range(oldest, start), at, range(start)),
-        ]
-        yield Section(makes=((start, stop),), positions=_run(at + reach, stop - start), context=tuple(context))
-
-
-def _run(position: int, count: int) -> tuple[int, ...]:
-    return tuple(range(position, position + count))
-
-
-def _inverted(schedule: Schedule, total: int, gap: Gap, end: bool) -> Iterator[Section]:
-    """The last section first, each towards the start frame (paper section 3.3, figure 2c)."""
-    far, main = schedule.far_part, schedule.main_part
-    ranges = _ranges(1, total, schedule.generate)
-    for index in reversed(range(len(ranges))):
-        start, stop = ranges[index]
-        at = _length(far) + gap.padding(index, len(ranges)) * schedule.generate
-        after = at + stop - start
-        history = list(_groups(main, range(stop, stop + _length(main)), after, range(total)))
-        if end and stop == total:
-            first = history[0]
-            history[0] = Context(kernel=first.kernel, frames=(END, *first.frames[1:]), positions=first.positions)
-        oldest = stop + _length(main)
-        context = [
-            *_groups(far, range(_length(far)), 0, range(1)),
-            *history,
-            *_tail(schedule, range(oldest, total), after + _length(main)),
-        ]
-        yield Section(makes=((start, stop),), positions=_run(at, stop - start), context=tuple(context))
-
-
-def _endpoint(schedule: Schedule, total: int, gap: Gap, _end: bool) -> Iterator[Section]:
-    """Beginning and ending at once, then what lies between, forward (paper section 3.3, figure 2b)."""
-    far, main, generate = schedule.far_part, schedule.main_part, schedule.generate
-    reach, first_stop = _length(main), min(1 + generate, total)
-    ending = max(first_stop, total - generate)
-    for start, stop in _ranges(1, ending, generate):
-        skip = ending - stop
-        there = stop + gap.bridge(skip, generate)
-        both = start == 1 and ending < total
-        known = range(total) if not both else range(0)
-        context = [
-            *_tail(schedule, range(0, start - reach), 0),
-            *_groups(main, range(start - reach, start), start - reach, range(start)),
-            *_groups(far, range(ending, ending + _length(far)), there, known),
-        ]
-        yield Section(
-            makes=((start, stop), (ending, total)) if both else ((start, stop),),
-            positions=_run(start, stop - start) + (_run(there, total - ending) if both else ()),
-            context=tuple(context),
+    if end and schedule.sampling != "inverted":
+        raise PlanError(
+            f"an end image came with the {schedule.sampling} order of {schedule}; only an inverted schedule, such as "
+            "f1k1_x_g9_f1k1f2k2f16k4_td, takes one"
         )
+    if halve and schedule.sampling == "vanilla":
+        raise PlanError(f"gaps are halved with a schedule that sees the future; {schedule} sees the past only")
+    rule = Gap.parse(gap or DEFAULT_GAP[schedule.sampling])
+    released_forward = schedule.sampling == "vanilla" and rule.rule == "released"
+    return Gap(rule="pinned") if released_forward else rule
 
 
-def _with_needs(sections: list[Section]) -> tuple[Section, ...]:
-    """Name for each section those that made its context."""
-    maker = {frame: i for i, section in enumerate(sections) for frame in section.made}
-    done = []
-    for section in sections:
-        seen = {f for c in section.context for f in c.frames if isinstance(f, int)}
-        needs = tuple(sorted({maker[f] for f in seen if f in maker}))
-        done.append(
-            Section(
-                makes=section.makes,
-                positions=section.positions,
-                context=section.context,
-                prompt=section.prompt,
-                needs=needs,
+def _endpoints(
+    endpoints: Iterable[Endpoint], schedule: Schedule, num_lat_frames: int, *, start: bool, zero: bool
+) -> list[Endpoint]:
+    """All endpoints in time, the start first, far enough from one another."""
+    points = sorted(endpoints, key=lambda point: point.frame)
+    if start or zero or not points or points[0].frame != 0:
+        points.insert(0, Endpoint(frame=-1 if zero else 0, slot=START if start else None))
+    for point in points[1:]:
+        if not 0 < point.frame < num_lat_frames:
+            raise PlanError(
+                f"an endpoint at latent frame {point.frame} came; expected 1 to {num_lat_frames - 1}, inside the video "
+                "and after its start"
             )
-        )
+    for before, after in zip(points, points[1:], strict=False):
+        if 0 < after.frame - before.frame - 1 < schedule.generate or after.frame == before.frame:
+            raise PlanError(
+                f"endpoints at latent frames {before.frame} and {after.frame} came; expected {schedule.generate} "
+                f"frames or more between them, one section of {schedule}"
+            )
+    if start and num_lat_frames < 2:
+        raise PlanError("1 latent frame came, which is the start image itself; expected 2 or more")
+    return points
+
+
+def _walk(
+    schedule: Schedule, points: Sequence[Endpoint], num_lat_frames: int, rule: Gap, order, zero: bool
+) -> Iterator[Section]:
+    """All sections: first those of the endpoints, then the gaps between them, each on its own."""
+    blocks = []  # first frame and stop of what is known before the gaps are filled
+    for index, point in enumerate(points):
+        if not point.slot and not (zero and index == 0):
+            yield Section(makes=((point.frame, point.frame + 1),), positions=(0,), prompt=point.prompt)
+        stop = point.frame + 1
+        if index:
+            room = min(points[index + 1].frame if index + 1 < len(points) else num_lat_frames, stop + schedule.generate)
+            past = range(point.frame, stop)
+            if stop < room:
+                section = lay_out(schedule, rule, (stop, room), past, range(room, room), first=True)
+                yield replace(section, prompt=point.prompt)
+            stop = room
+        blocks.append((point.frame, stop))
+    blocks.append((num_lat_frames, num_lat_frames))
+    for (first, start), (stop, last) in zip(blocks, blocks[1:], strict=False):
+        if start < stop:
+            for section in order(schedule, Span(start=start, stop=stop, first=first, last=last), rule):
+                yield replace(section, prompt=_nearest(points, section))
+
+
+def _nearest(points: Sequence[Endpoint], section: Section) -> str | None:
+    """The prompt of the endpoint that is nearest in time."""
+    start, stop = section.makes[0]
+    return min(points, key=lambda point: abs(2 * point.frame + 1 - start - stop)).prompt
+
+
+def _with_end(sections: list[Section], num_lat_frames: int) -> list[Section]:
+    """The end image in the place of the first frame after the video's last section."""
+    for index, section in enumerate(sections):
+        after = next((i for i, c in enumerate(section.context) if c.positions[0] > section.positions[-1]), None)
+        if after is not None and section.makes[-1][1] == num_lat_frames:
+            context = list(section.context)
+            context[after] = replace(context[after], frames=(END, *context[after].frames[1:]))
+            return [*sections[:index], replace(section, context=tuple(context)), *sections[index + 1 :]]
+    raise PlanError("an end image came, but no section makes the video's last frame")
+
+
+def _with_needs(sections: Iterable[Section]) -> tuple[Section, ...]:
+    """Name for each section those that made its context."""
+    maker: dict[int, int] = {}
+    done = []
+    for index, section in enumerate(sections):
+        needs = set(map(maker.get, section.known)) - {None}
+        done.append(replace(section, needs=tuple(sorted(needs))))
+        maker.update(dict.fromkeys(section.made, index))
     return tuple(done)

@@ -10,6 +10,7 @@ from .errors import FramePackError, LatentSizeError
 PIXELS_PER_LATENT = 8  # height and width
 FRAMES_PER_LATENT = 4  # time, but for the first frame
 PIXEL_UNIT = 16  # one k1 token
+MAX_PIXELS = 8192  # height or width
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +30,7 @@ class Kernel:
 
     @classmethod
     def short(cls, k: int) -> Kernel:
-        """The kernel that ``kN`` stands for: (N, 2N, 2N)."""
+        """The kernel that ``kN`` stands for: (N, 2N, 2N) (paper section 4.1)."""
         return cls(k, 2 * k, 2 * k)
 
     @property
@@ -55,14 +56,21 @@ def pixel_frames(num_lat_frames: int) -> int:
 
 
 def num_sections(seconds: float, fps: float, generate: int) -> int:
-    """Sections of `generate` latent frames that come nearest to a length; at least one."""
+    """Sections of `generate` latent frames that come nearest to a length in seconds; at least one."""
     return max(round(seconds * fps / (FRAMES_PER_LATENT * generate)), 1)
+
+
+def latent_frame(seconds: float, fps: float) -> int:
+    """The latent frame that holds the pixel frame shown at a time: 0, then one for each four pixel frames."""
+    return ceil(round(seconds * fps) / FRAMES_PER_LATENT)
 
 
 def latent_grid(height: int, width: int) -> tuple[int, int]:
     """Latent height and width of a picture in pixels. Raises LatentSizeError off the unit of 16 pixels."""
     for name, pixels in (("height", height), ("width", width)):
-        if pixels < PIXEL_UNIT or pixels % PIXEL_UNIT:
-            near = max(PIXEL_UNIT, round(pixels / PIXEL_UNIT) * PIXEL_UNIT)
-            raise LatentSizeError(f"{name} {pixels} came; expected a multiple of {PIXEL_UNIT} pixels, such as {near}")
+        if not PIXEL_UNIT <= pixels <= MAX_PIXELS or pixels % PIXEL_UNIT:
+            near = min(max(PIXEL_UNIT, round(pixels / PIXEL_UNIT) * PIXEL_UNIT), MAX_PIXELS)
+            raise LatentSizeError(
+                f"{name} {pixels} came; expected a multiple of {PIXEL_UNIT} pixels up to {MAX_PIXELS}, such as {near}"
+            )
     return height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
