@@ -17,9 +17,9 @@ from torch import Tensor
 from ..models.text import Tokenizer
 
 ASSETS = Path(__file__).parent.parent / "assets"
-DIT = ASSETS / "framepack_shapes_dit.safetensors"
-TEXT = ASSETS / "framepack_shapes_text.safetensors"
-VAE = ASSETS / "framepack_shapes_vae.safetensors"
+DIT = ASSETS / "diffusion_models" / "framepack_shapes_dit.safetensors"
+TEXT = ASSETS / "text_encoders" / "framepack_shapes_text.safetensors"
+VAE = ASSETS / "vae" / "framepack_shapes_vae.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,8 @@ class Builtin:
     @classmethod
     def load(cls, folder: Path = builtin.ASSETS) -> Builtin:
         """Read the three files in a folder."""
-        names = [path.name for path in (builtin.DIT, builtin.TEXT, builtin.VAE)]
-        dit_file, text_file, vae_file = (folder / name for name in names)
+        files = (builtin.DIT, builtin.TEXT, builtin.VAE)
+        dit_file, text_file, vae_file = (folder / path.relative_to(builtin.ASSETS) for path in files)
         weights = {k: v.float() for k, v in load_file(dit_file).items()}
         metadata = builtin.read_metadata(dit_file)
         dit = HunyuanDiT(HunyuanSpec.from_shapes({k: v.shape for k, v in weights.items()}, metadata))

@@ -1,0 +1,19 @@
+"""Which of the known key layouts a checkpoint has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+PREFIXES = ("model.diffusion_model.", "transformer.", "diffusion_model.")
+MARK = "x_embedder.proj.weight"
+
+Value = TypeVar("Value")
+
+
+def strip_prefix(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """Take a known prefix off the keys that have it; without it, everything stays."""
+    for prefix in PREFIXES:
+        if prefix + MARK in weights:
+            return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    return dict(weights)

@@ -1,0 +1,37 @@
+"""The pack's nodes, in the host's V3 schema."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+from .decode import FramePackVAEDecode
+from .loader import LoadFramePackModel, LoadFramePackTextEncoder
+from .pack_history import PackHistory
+from .planner import EndpointPlanner
+from .sampler import FramePackGather, FramePackSections, SectionSampler
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadFramePackModel,
+    LoadFramePackTextEncoder,
+    PackHistory,
+    EndpointPlanner,
+    SectionSampler,
+    FramePackSections,
+    FramePackGather,
+    FramePackVAEDecode,
+]
+
+
+class FramePackExtension(ComfyExtension):
+    """What the host loads."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return NODES
+
+
+async def comfy_entrypoint() -> FramePackExtension:
+    """The host's way in; lists the built-in model among the host's files first."""
+    host.register_assets()
+    return FramePackExtension()

@@ -1,0 +1,34 @@
+"""Latents to images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .types import CATEGORY
+
+
+class FramePackVAEDecode(io.ComfyNode):
+    """Decodes a whole video, every latent once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackVAEDecode",
+            display_name="FramePack VAE Decode",
+            category=CATEGORY,
+            description="Decodes the latents of SectionSampler to images, one for each frame.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The video's latents, from SectionSampler."),
+                io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
+            ],
+            outputs=[io.Image.Output(tooltip="4n - 3 frames for n latent frames.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], vae: Any) -> io.NodeOutput:
+        """Decode."""
+        images = vae.decode(samples["samples"])  # b t h w c
+        return io.NodeOutput(images.flatten(0, 1) if images.ndim == 5 else images)

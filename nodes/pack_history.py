@@ -1,0 +1,61 @@
+"""A schedule string, checked, with a picture of how it packs."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..framepack.errors import FramePackError
+from ..framepack.pictures import draw_schedule
+from ..framepack.report import describe
+from ..framepack.schedule import parse
+from ..framepack.units import latent_grid
+from .types import CATEGORY, ScheduleType, preview
+
+DEFAULT = "f1k1_x_g9_f1k1f2k2f16k4_td"
+
+
+class PackHistory(io.ComfyNode):
+    """How history is packed and in which order sections are made."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="PackHistory",
+            display_name="Pack History",
+            category=CATEGORY,
+            description="Reads a schedule in the paper's notation and shows how many tokens each group costs.",
+            inputs=[
+                io.String.Input(
+                    "schedule",
+                    default=DEFAULT,
+                    tooltip="Groups of frames with their kernels (f16k4), what is generated (g9), skips (x), tail (td, "
+                    "ta, tc). f1k1_x_g9_f1k1f2k2f16k4_td is FramePackI2V's, f1k1_x_f16k4f2k2f1k1_g9 is F1's.",
+                ),
+                io.Int.Input(
+                    "width", default=832, min=16, max=4096, step=16, tooltip="Pixels, for the token counts shown."
+                ),
+                io.Int.Input(
+                    "height", default=480, min=16, max=4096, step=16, tooltip="Pixels, for the token counts shown."
+                ),
+            ],
+            outputs=[ScheduleType.Output(display_name="schedule", tooltip="For EndpointPlanner.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, schedule: str, width: int, height: int) -> bool | str:
+        """Say what is wrong before anything runs."""
+        try:
+            parse(schedule)
+            latent_grid(height, width)
+        except FramePackError as fault:
+            return str(fault)
+        return True
+
+    @classmethod
+    def execute(cls, schedule: str, width: int, height: int) -> io.NodeOutput:
+        """Parse and draw."""
+        parsed = parse(schedule)
+        counts = describe(parsed, *latent_grid(height, width))
+        text = f"{counts['tokens_context']} context + {counts['tokens_generated']} generated tokens"
+        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *latent_grid(height, width)), text, cls))

@@ -1,0 +1,19 @@
+"""The pack's own types on the graph, and how previews reach the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL.Image import Image
+
+ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string
+PlanType = io.Custom("FRAMEPACK_PLAN")  # plan JSON
+
+CATEGORY = "FramePack"
+
+
+def preview(picture: Image, text: str, cls: type[io.ComfyNode]) -> dict:
+    """A node's ui: a picture with a line of text."""
+    pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+    return ui.PreviewImage(pixels, cls=cls).as_dict() | {"text": (text,)}
