@@ -55,7 +55,9 @@ def _read(rate: float | str | Fraction, lam: int) -> Fraction:
     except (ValueError, ZeroDivisionError):
         wanted = None
     if wanted is None or not 0 < wanted <= MAX_RATE:
-        raise ScheduleError(text, 0, "A rate is a number.", f"Expected more than 0 and at most {MAX_RATE}, such as 2.625.")
+        raise ScheduleError(
+            text, 0, "A rate is a number.", f"Expected more than 0 and at most {MAX_RATE}, such as 2.625."
+        )
     return wanted
 
 

@@ -1,4 +1,4 @@
-"""A schedule string, checked, with a picture of how it packs."""
+"""A schedule string, or a preset's name, checked, with a picture of how it packs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError
 from ..framepack.pictures import draw_schedule
-from ..framepack.report import describe
-from ..framepack.schedule import parse
+from ..framepack.presets import resolve
+from ..framepack.schedule import count_tokens
 from ..framepack.units import latent_grid
 from .types import CATEGORY, ScheduleType, preview
 
@@ -30,7 +30,7 @@ class PackHistory(io.ComfyNode):
                     "schedule",
                     default=DEFAULT,
                     tooltip="Groups of frames with their kernels (f16k4), what is generated (g9), skips (x), tail (td, "
-                    "ta, tc). f1k1_x_g9_f1k1f2k2f16k4_td is FramePackI2V's, f1k1_x_f16k4f2k2f1k1_g9 is F1's.",
+                    "ta, tc); or a name: inverted (FramePack I2V's), forward (F1's), endpoint, geometric, levels.",
                 ),
                 io.Int.Input(
                     "width", default=832, min=16, max=4096, step=16, tooltip="Pixels, for the token counts shown."
@@ -46,7 +46,7 @@ class PackHistory(io.ComfyNode):
     def validate_inputs(cls, schedule: str, width: int, height: int) -> bool | str:
         """Say what is wrong before anything runs."""
         try:
-            parse(schedule)
+            resolve(schedule)
             latent_grid(height, width)
         except FramePackError as fault:
             return str(fault)
@@ -55,7 +55,7 @@ class PackHistory(io.ComfyNode):
     @classmethod
     def execute(cls, schedule: str, width: int, height: int) -> io.NodeOutput:
         """Parse and draw."""
-        parsed = parse(schedule)
-        counts = describe(parsed, *latent_grid(height, width))
-        text = f"{counts['tokens_context']} context + {counts['tokens_generated']} generated tokens"
-        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *latent_grid(height, width)), text, cls))
+        parsed, grid = resolve(schedule), latent_grid(height, width)
+        tokens = count_tokens(parsed, *grid)
+        text = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens"
+        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *grid), text, cls))

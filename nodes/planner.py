@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError
+from ..framepack.orders import Gap
 from ..framepack.pictures import draw_plan
 from ..framepack.schedule import parse
-from ..framepack.sections import Gap, lat_frames_for, make_plan
+from ..framepack.sections import lat_frames_for, make_plan
 from ..framepack.units import latent_grid
 from .types import CATEGORY, PlanType, ScheduleType, preview
 

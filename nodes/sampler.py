@@ -8,6 +8,7 @@ plan then reruns only the sections that it touches.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -92,29 +93,29 @@ class SectionSampler(io.ComfyNode):
         numbers = {"seed": seed, "steps": steps, "cfg": cfg, "guidance": guidance}
         shared = {name: links[name] for name in LINKS if links.get(name) is not None}
         size = json.dumps([parsed.height, parsed.width])
-        makers: dict[int, Any] = {}
         run = -(-len(parsed.sections) // MAX_NODES)
+        children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
-            own = range(first, min(first + run, len(parsed.sections)))
-            needs = sorted({id(makers[n]): makers[n] for i in own for n in parsed.sections[i].needs if n in makers}.items())
-            inputs = {f"made_{i}": node.out(0) for i, (_, node) in enumerate(needs)}
-            slices = "[" + ",".join(parsed.sections[i].to_json() for i in own) + "]"
-            prompt = _prompt(graph, parsed.sections[first], links)
-            node = graph.node(
+            own = parsed.sections[first : first + run]
+            needs = sorted({need // run * run for section in own for need in section.needs} - {first})
+            children[first] = graph.node(
                 "FramePackSections",
                 f"section_{first}",
-                sections=slices,
+                sections="[" + ",".join(section.to_json() for section in own) + "]",
                 first_index=first,
                 size=size,
                 **numbers,
-                **(shared | prompt | inputs),
+                **(shared | _prompt(graph, own[0], links) | _links(children[need] for need in needs)),
             )
-            makers |= dict.fromkeys(own, node)
-        nodes = list({id(n): n for n in makers.values()}.values())
-        made = {f"made_{i}": node.out(0) for i, node in enumerate(nodes)}
         anchor = {"start_latent": shared["start_latent"]} if parsed.anchors else {}
+        made = _links(children.values())
         whole = graph.node("FramePackGather", "gather", num_lat_frames=parsed.num_lat_frames, **anchor, **made)
         return io.NodeOutput(whole.out(0), expand=graph.finalize())
+
+
+def _links(children: Iterable[Any]) -> dict[str, Any]:
+    """Any number of children's latents as inputs."""
+    return {f"made_{i}": child.out(0) for i, child in enumerate(children)}
 
 
 def _check(plan: Plan, links: dict[str, Any]) -> None:

@@ -35,7 +35,9 @@ class HunyuanSpec:
 
     def __post_init__(self) -> None:
         if sum(self.rope_axes) != self.head_dim or any(a % 2 for a in self.rope_axes):
-            raise CheckpointError(f"RoPE axes {self.rope_axes} came; expected even numbers that add up to {self.head_dim}")
+            raise CheckpointError(
+                f"RoPE axes {self.rope_axes} came; expected even numbers that add up to {self.head_dim}"
+            )
 
     @property
     def width(self) -> int:

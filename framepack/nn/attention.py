@@ -60,4 +60,6 @@ def _optional(package: str, function: str, remedy: str) -> Callable[..., Tensor]
     try:
         return getattr(import_module(package), function)
     except ImportError as fault:
-        raise MissingPackageError(f"attention through {package} was asked for, which is not installed: {remedy}") from fault
+        raise MissingPackageError(
+            f"attention through {package} was asked for, which is not installed: {remedy}"
+        ) from fault

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import LatentSizeError, PlanError
 from ..plan import Section
+from ..schedule import num_tail_tokens
 from ..units import Kernel
 
 
@@ -21,6 +22,14 @@ class ContextGroup:
     latents: Tensor
     positions: tuple[int, ...]
     tail: str | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that it becomes."""
+        frames, height, width = self.latents.shape[2:]
+        if self.tail:
+            return num_tail_tokens(self.tail, self.kernel, frames, height, width)
+        return self.kernel.num_tokens(frames, height, width)
 
 
 def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor) -> list[ContextGroup]:

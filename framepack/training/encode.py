@@ -1,6 +1,6 @@
 """Encode clips of the shapes' world into latents, in shards that a running training picks up.
 
-    python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500
+python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train the built-in DiT and its text encoder on latents of the shapes' world.
 
-    python -m framepack.training.train_dit LATENTS OUT_FOLDER --vae VAE.safetensors
+    python -m framepack.training.train_dit LATENTS OUT_FOLDER --steps 7000
 
 Each step draws one section of one plan, the same planner's that generation uses, and a batch of clips for it: the
 clips' latents fill the section's context, the section's own latents are noised and the model predicts the

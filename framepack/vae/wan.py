@@ -143,9 +143,7 @@ class Upsample(nn.Module):
 
 
 def _middle(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        ResidualBlock(channels, channels), AttentionBlock(channels), ResidualBlock(channels, channels)
-    )
+    return nn.Sequential(ResidualBlock(channels, channels), AttentionBlock(channels), ResidualBlock(channels, channels))
 
 
 def _head(channels_in: int, channels_out: int) -> nn.Sequential:

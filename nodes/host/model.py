@@ -1,15 +1,11 @@
-"""Everything that touches the host's internals: the native MODEL and CLIP, sampling, and folders.
-
-Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
-"""
+"""The native MODEL: our DiT in the host's model classes, and its loading."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,47 +21,21 @@ import comfy.samplers
 import comfy.sd
 import comfy.supported_models
 import comfy.utils
-import folder_paths
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..framepack.checkpoints import builtin
-from ..framepack.checkpoints.detect import strip_prefix
-from ..framepack.errors import CheckpointError, FramePackError
-from ..framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
-from ..framepack.models.text import TextEncoder, Tokenizer
-from ..framepack.packing.history import ContextGroup
+from ...framepack.checkpoints import builtin
+from ...framepack.checkpoints.detect import strip_prefix
+from ...framepack.errors import CheckpointError, FramePackError
+from ...framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from ...framepack.packing.history import ContextGroup
+from ...framepack.units import BASE
 
 log = logging.getLogger(__name__)
+
 GUIDANCE = 10.0  # what the released models expect; the host's own default for HunyuanVideo is 6
 IDENTITY = "framepack.identity"
-
-
-def register_assets() -> None:
-    """List the built-in model among the host's files, and lay its start image beside the user's, if absent."""
-    for kind in ("diffusion_models", "vae", "text_encoders"):
-        folder_paths.add_model_folder_path(kind, str(builtin.ASSETS / kind))
-    for picture in (builtin.ASSETS / "input").glob("*.png"):
-        target = Path(folder_paths.get_input_directory()) / picture.name
-        if not target.exists():
-            try:
-                shutil.copyfile(picture, target)
-            except OSError as fault:
-                log.warning("The example image %s could not be laid into the input folder: %s", picture.name, fault)
-
-
-def list_files(kind: str) -> list[str]:
-    """Files that the host knows of a kind."""
-    return folder_paths.get_filename_list(kind)
-
-
-def find_file(kind: str, name: str) -> str:
-    """Full path of a listed file. Raises FramePackError where it is gone."""
-    path = folder_paths.get_full_path(kind, name)
-    if path is None:
-        raise FramePackError(f"{name!r} is not among the {kind} files; refresh the list and choose one that is.")
-    return path
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -147,7 +117,10 @@ class FramePackModel(comfy.model_base.HunyuanVideo):
         """The host's, and positions, history and image embedding of the section."""
         out = super().extra_conds(**kwargs)
         spec, cross_attn = self.diffusion_model.spec, kwargs["cross_attn"]
-        for name, came, expected in (("context", cross_attn, spec.text_dim), ("pooled", out["y"].cond, spec.pooled_dim)):
+        for name, came, expected in (
+            ("context", cross_attn, spec.text_dim),
+            ("pooled", out["y"].cond, spec.pooled_dim),
+        ):
             if came.shape[-1] != expected:
                 raise FramePackError(
                     f"The prompt's {name} is {came.shape[-1]} wide; this model takes {expected}. Encode the prompt "
@@ -167,8 +140,9 @@ class FramePackModel(comfy.model_base.HunyuanVideo):
         return out
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list]:
-        """For the memory estimate."""
-        return {"history": [list(g.latents.shape) for g in kwargs.get("framepack_history", ())]}
+        """For the memory estimate: history in latent values of tokens of full length."""
+        groups: list[ContextGroup] = kwargs.get("framepack_history", [])
+        return {"history": [1, 1, BASE.size * sum(g.num_tokens for g in groups)]} if groups else {}
 
 
 class FramePackConfig(comfy.supported_models.HunyuanVideo):
@@ -216,7 +190,9 @@ def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
     try:
         weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except (ValueError, OSError, RuntimeError) as fault:
-        raise CheckpointError(f"{Path(path).name} cannot be read ({fault}); it may be cut short: fetch it again.") from fault
+        raise CheckpointError(
+            f"{Path(path).name} cannot be read ({fault}); it may be cut short: fetch it again."
+        ) from fault
     weights, metadata = strip_prefix(weights), metadata or {}
     try:
         spec = HunyuanSpec.from_shapes({k: tuple(v.shape) for k, v in weights.items()}, metadata)
@@ -240,14 +216,18 @@ def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
     patcher = patcher_class(model, load_device=device, offload_device=offload)
     patcher.set_attachments(IDENTITY, identity)
     patcher.cached_patcher_init = (load_model, (path,))
-    log.info("%s: %d double, %d single blocks, %d wide", Path(path).name, spec.double_blocks, spec.single_blocks, spec.width)
+    log.info(
+        "%s: %d double, %d single blocks, %d wide", Path(path).name, spec.double_blocks, spec.single_blocks, spec.width
+    )
     return patcher
 
 
 def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     if missing := sorted(expected.keys() - weights.keys()):
-        raise CheckpointError(f"{name}: {len(missing)} tensors are missing, such as {missing[0]}; fetch the file again.")
+        raise CheckpointError(
+            f"{name}: {len(missing)} tensors are missing, such as {missing[0]}; fetch the file again."
+        )
     for key, shape in expected.items():
         if tuple(weights[key].shape) != shape:
             raise CheckpointError(f"{name}: {key} is {tuple(weights[key].shape)}; expected {shape}.")
@@ -262,128 +242,3 @@ def digest(weights: Mapping[str, Tensor]) -> str:
         head = tensor.flatten()[: 4096 // max(tensor.element_size(), 1)].cpu().contiguous()
         sha.update(head.view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
-
-
-class HostedTextEncoder(TextEncoder):
-    """The built-in text encoder as the host's CLIP calls it."""
-
-    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: Any):
-        (num_words, width), (num_tokens, _) = shapes["words.weight"], shapes["places.weight"]
-        super().__init__(num_words - 2, num_tokens, width)
-        self.to(device=device, dtype=dtype)
-        self.dtypes = {dtype}
-
-    def set_clip_options(self, options: dict[str, Any]) -> None:
-        """The host's options for layers and projections; there are none here."""
-
-    def reset_clip_options(self) -> None:
-        """See set_clip_options."""
-
-    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
-        """Tokens with weights -> context ``1 l d`` and pooled ``1 d``."""
-        numbers = [[number for number, _ in row] for row in tokens["words"]]
-        with torch.no_grad():
-            return self(torch.tensor(numbers, device=self.words.weight.device))
-
-
-class HostedTokenizer:
-    """The tokenizer under the names that the host calls."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self.tokenizer = tokenizer
-
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
-        """Every word has weight 1."""
-        return {"words": [[(number, 1.0) for number in self.tokenizer(text)]]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a file would need."""
-        return {}
-
-
-class _ClipTarget:
-    """What the host's CLIP is made from."""
-
-    def __init__(self, clip: Callable[..., nn.Module], tokenizer: Callable[..., HostedTokenizer]):
-        self.clip, self.tokenizer, self.params = clip, tokenizer, {}
-
-
-def load_text_encoder(path: str) -> comfy.sd.CLIP:
-    """CLIP from the built-in text encoder's file. Raises CheckpointError for another file."""
-    metadata = builtin.read_metadata(Path(path))
-    if "framepack.vocabulary" not in metadata:
-        raise CheckpointError(
-            f"{Path(path).name} has no vocabulary, so it is not the built-in text encoder; load others with "
-            "DualCLIPLoader (type hunyuan_video)."
-        )
-    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(path, safe_load=True).items()}
-    shapes = {k: tuple(v.shape) for k, v in weights.items()}
-
-    def clip(dtype: torch.dtype, device: Any, model_options: Any) -> HostedTextEncoder:
-        return HostedTextEncoder(shapes, dtype, device)
-
-    tokenizer = HostedTokenizer(builtin.read_tokenizer(metadata))
-    target = _ClipTarget(clip, lambda **_: tokenizer)
-    out = comfy.sd.CLIP(target, model_options={"dtype": torch.float32}, parameters=sum(v.numel() for v in weights.values()))
-    out.load_sd(weights, full_model=True)
-    return out
-
-
-def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
-    """The model's latent format."""
-    return model.get_model_object("latent_format")
-
-
-def is_framepack(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Is a MODEL one of ours?"""
-    return isinstance(model.model, FramePackModel)
-
-
-def with_values(conditioning: list, values: dict[str, Any]) -> list:
-    """A conditioning with values added to every entry."""
-    return [[tensor, {**options, **values}] for tensor, options in conditioning]
-
-
-def zeroed(conditioning: list) -> list:
-    """What ConditioningZeroOut makes of a conditioning."""
-    return [
-        [torch.zeros_like(c), o | {"pooled_output": torch.zeros_like(o["pooled_output"])} if "pooled_output" in o else o]
-        for c, o in conditioning
-    ]
-
-
-def sampler_named(name: str) -> Any:
-    """One of the host's samplers."""
-    return comfy.samplers.sampler_object(name)
-
-
-def sample(
-    model: comfy.model_patcher.ModelPatcher,
-    noise: Tensor,
-    sigmas: Tensor,
-    sampler: Any,
-    positive: list,
-    negative: list,
-    cfg: float,
-    seed: int,
-    callback: Callable[..., None] | None,
-) -> Tensor:
-    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``."""
-    blank = torch.zeros_like(noise)
-    return comfy.sample.sample_custom(
-        model, noise, cfg, sampler, sigmas, positive, negative, blank, callback=callback, seed=seed
-    )
-
-
-def preview_callback(model: comfy.model_patcher.ModelPatcher, steps: int, done: int, total: int) -> Callable[..., None]:
-    """A callback that shows progress over all steps of the node and previews the latents."""
-    import latent_preview
-
-    show = comfy.utils.ProgressBar(total)
-    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def callback(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        picture = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
-        show.update_absolute(done + step + 1, total, picture)
-
-    return callback

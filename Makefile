@@ -1,0 +1,42 @@
+# make demo: a video from the shipped workflow on a real ComfyUI. make test: every test that is not slow.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow lint evaluate bench workflows clean
+
+demo: $(VENV)/.host
+	$(BIN)/python -m tools.demo $(ARGS)
+
+test: $(VENV)/.test lint
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+evaluate: $(VENV)/.host
+	$(BIN)/python -m framepack.training.evaluate $(ARGS)
+
+workflows: $(VENV)/.host
+	$(BIN)/python -m tools.workflows
+
+# torch alone by version first: every other package then takes the build that is there.
+$(VENV)/.host: tools/requirements-host.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VENV)/.test: tools/requirements-test.txt $(VENV)/.host
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache

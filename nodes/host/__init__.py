@@ -1,0 +1,24 @@
+"""Everything that touches the host's internals. No other folder imports comfy or folder_paths.
+
+Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
+"""
+
+from .files import find_file, list_files, register_assets
+from .model import load_model
+from .sampling import is_framepack, latent_format, preview_callback, sample, sampler_named, with_values, zeroed
+from .text import load_text_encoder
+
+__all__ = [
+    "find_file",
+    "is_framepack",
+    "latent_format",
+    "list_files",
+    "load_model",
+    "load_text_encoder",
+    "preview_callback",
+    "register_assets",
+    "sample",
+    "sampler_named",
+    "with_values",
+    "zeroed",
+]

@@ -1,0 +1,40 @@
+"""The host's folders: what it lists, and the built-in model among it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import folder_paths
+
+from ...framepack.checkpoints import builtin
+from ...framepack.errors import FramePackError
+
+log = logging.getLogger(__name__)
+
+
+def register_assets() -> None:
+    """List the built-in model among the host's files, and lay its start image beside the user's, if absent."""
+    for kind in ("diffusion_models", "vae", "text_encoders"):
+        folder_paths.add_model_folder_path(kind, str(builtin.ASSETS / kind))
+    for picture in (builtin.ASSETS / "input").glob("*.png"):
+        target = Path(folder_paths.get_input_directory()) / picture.name
+        if not target.exists():
+            try:
+                shutil.copyfile(picture, target)
+            except OSError as fault:
+                log.warning("The example image %s could not be laid into the input folder: %s", picture.name, fault)
+
+
+def list_files(kind: str) -> list[str]:
+    """Files that the host knows of a kind."""
+    return folder_paths.get_filename_list(kind)
+
+
+def find_file(kind: str, name: str) -> str:
+    """Full path of a listed file. Raises FramePackError where it is gone."""
+    path = folder_paths.get_full_path(kind, name)
+    if path is None:
+        raise FramePackError(f"{name!r} is not among the {kind} files; refresh the list and choose one that is.")
+    return path

@@ -1,0 +1,86 @@
+"""Sampling through the host: guider, sampler, progress and previews."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+from torch import Tensor
+
+from .model import FramePackModel
+
+
+def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
+    """The model's latent format."""
+    return model.get_model_object("latent_format")
+
+
+def is_framepack(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Is a MODEL one of ours?"""
+    return isinstance(model.model, FramePackModel)
+
+
+def with_values(conditioning: list, values: dict[str, Any]) -> list:
+    """A conditioning with values added to every entry."""
+    return [[tensor, {**options, **values}] for tensor, options in conditioning]
+
+
+def zeroed(conditioning: list) -> list:
+    """What ConditioningZeroOut makes of a conditioning."""
+    return [
+        [
+            torch.zeros_like(c),
+            o | {"pooled_output": torch.zeros_like(o["pooled_output"])} if "pooled_output" in o else o,
+        ]
+        for c, o in conditioning
+    ]
+
+
+def sampler_named(name: str) -> Any:
+    """One of the host's samplers."""
+    return comfy.samplers.sampler_object(name)
+
+
+def sample(
+    model: comfy.model_patcher.ModelPatcher,
+    noise: Tensor,
+    sigmas: Tensor,
+    sampler: Any,
+    positive: list,
+    negative: list,
+    cfg: float,
+    seed: int,
+    callback: Callable[..., None] | None,
+) -> Tensor:
+    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``."""
+    blank = torch.zeros_like(noise)
+    return comfy.sample.sample_custom(
+        model, noise, cfg, sampler, sigmas, positive, negative, blank, callback=callback, seed=seed
+    )
+
+
+def preview_callback(model: comfy.model_patcher.ModelPatcher, steps: int, done: int, total: int) -> Callable[..., None]:
+    """A callback that shows progress over all steps of the node and previews the latents."""
+    import latent_preview
+
+    show = comfy.utils.ProgressBar(total)
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def callback(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        picture = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
+        show.update_absolute(done + step + 1, total, picture)
+
+    return callback

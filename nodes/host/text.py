@@ -1,0 +1,93 @@
+"""The built-in text encoder as the host's CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.patcher_extension
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+from torch import Tensor, nn
+
+from ...framepack.checkpoints import builtin
+from ...framepack.errors import CheckpointError
+from ...framepack.models.text import TextEncoder, Tokenizer
+
+
+class HostedTextEncoder(TextEncoder):
+    """The built-in text encoder as the host's CLIP calls it."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: Any):
+        (num_words, width), (num_tokens, _) = shapes["words.weight"], shapes["places.weight"]
+        super().__init__(num_words - 2, num_tokens, width)
+        self.to(device=device, dtype=dtype)
+        self.dtypes = {dtype}
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """The host's options for layers and projections; there are none here."""
+
+    def reset_clip_options(self) -> None:
+        """See set_clip_options."""
+
+    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
+        """Tokens with weights -> context ``1 l d`` and pooled ``1 d``."""
+        numbers = [[number for number, _ in row] for row in tokens["words"]]
+        with torch.no_grad():
+            return self(torch.tensor(numbers, device=self.words.weight.device))
+
+
+class HostedTokenizer:
+    """The tokenizer under the names that the host calls."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer = tokenizer
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
+        """Every word has weight 1."""
+        return {"words": [[(number, 1.0) for number in self.tokenizer(text)]]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing that a file would need."""
+        return {}
+
+
+class _ClipTarget:
+    """What the host's CLIP is made from."""
+
+    def __init__(self, clip: Callable[..., nn.Module], tokenizer: Callable[..., HostedTokenizer]):
+        self.clip, self.tokenizer, self.params = clip, tokenizer, {}
+
+
+def load_text_encoder(path: str) -> comfy.sd.CLIP:
+    """CLIP from the built-in text encoder's file. Raises CheckpointError for another file."""
+    metadata = builtin.read_metadata(Path(path))
+    if "framepack.vocabulary" not in metadata:
+        raise CheckpointError(
+            f"{Path(path).name} has no vocabulary, so it is not the built-in text encoder; load others with "
+            "DualCLIPLoader (type hunyuan_video)."
+        )
+    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(path, safe_load=True).items()}
+    shapes = {k: tuple(v.shape) for k, v in weights.items()}
+
+    def clip(dtype: torch.dtype, device: Any, model_options: Any) -> HostedTextEncoder:
+        return HostedTextEncoder(shapes, dtype, device)
+
+    tokenizer = HostedTokenizer(builtin.read_tokenizer(metadata))
+    target = _ClipTarget(clip, lambda **_: tokenizer)
+    out = comfy.sd.CLIP(
+        target, model_options={"dtype": torch.float32}, parameters=sum(v.numel() for v in weights.values())
+    )
+    out.load_sd(weights, full_model=True)
+    return out

@@ -1,0 +1,193 @@
+"""The grammar of schedule strings."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framepack.errors import ScheduleError
+from framepack.schedule import Group, Schedule, count_tokens, parse
+from framepack.units import Kernel
+from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
+
+
+def groups(side: str):
+    kernel = st.one_of(
+        st.integers(1, 16).map(Kernel.short),
+        st.builds(
+            Kernel, st.integers(1, 16), st.integers(1, 16).map(lambda n: 2 * n), st.integers(1, 8).map(lambda n: 2 * n)
+        ),
+    )
+    group = st.builds(lambda n, k: Group(num_lat_frames=n, kernel=k, side=side), st.integers(1, 64), kernel)
+    return st.lists(group, min_size=1, max_size=5).map(tuple)
+
+
+def build(order: str, near, far, generate: int, tail: str, discretize) -> Schedule:
+    names = {
+        "vanilla": {"past": near},
+        "pinned": {"past": near, "far_past": far},
+        "endpoint": {
+            "past": near,
+            "far_future": tuple(Group(num_lat_frames=g.num_lat_frames, kernel=g.kernel, side="future") for g in far),
+        },
+        "inverted": {
+            "far_past": far,
+            "future": tuple(Group(num_lat_frames=g.num_lat_frames, kernel=g.kernel, side="future") for g in near),
+        },
+    }
+    return Schedule(generate=generate, tail=tail, discretize=discretize, **names[order])
+
+
+SCHEDULES = st.builds(
+    build,
+    st.sampled_from(["vanilla", "pinned", "endpoint", "inverted"]),
+    groups("past"),
+    groups("past"),
+    st.integers(1, 64),
+    st.sampled_from(["td", "ta", "tc"]),
+    st.sampled_from([None, "d", "D"]),
+)
+
+
+@given(SCHEDULES)
+def test_str_is_the_canonical_form(schedule: Schedule):
+    assert parse(str(schedule)) == schedule
+    assert str(parse(str(schedule))) == str(schedule)
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_every_name_of_table_1_is_its_own_canonical_form(name: str):
+    assert str(parse(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("names", "sampling"),
+    [(VANILLA, "vanilla"), (ENDPOINT, "endpoint"), (INVERTED, "inverted")],
+    ids=lambda v: str(v)[:8],
+)
+def test_sampling_follows_from_the_shape(names, sampling):
+    assert {parse(name).sampling for name in names} == {sampling}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "canonical"),
+    [
+        ("f1k1_x_g9_f1k1f2k2f16k4", "f1k1_x_g9_f1k1f2k2f16k4_td"),
+        ("f16k4h8w8f1k1h2w2_g9", "td_f16k4f1k1_g9"),
+        ("  td_f1k1_g9\n", "td_f1k1_g9"),
+        ("td_f01k1_g009", "td_f1k1_g9"),
+    ],
+)
+def test_different_spellings_are_equal(spelling: str, canonical: str):
+    assert parse(spelling) == parse(canonical)
+    assert str(parse(spelling)) == canonical
+
+
+def test_tokens_at_480p_are_the_papers():
+    tokens = count_tokens(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), 60, 104)
+    assert tokens.groups == (1560, 1560, 390, 416)
+    assert tokens.context == 3926
+    assert tokens.generated == 9 * 1560
+
+
+def test_tail_tokens():
+    ta, tc = (count_tokens(parse(f"{tail}_f16k4f2k2f1k1_g9"), 60, 104) for tail in ("ta", "tc"))
+    assert ta.tail == 1  # ceil(ceil(60 / 32) / 8) * ceil(ceil(104 / 32) / 8), of one frame
+    assert tc.tail == 8 * 13
+    assert ta.context == tc.context == 1560 + 390 + 416
+
+
+BAD = {
+    "": ("empty", 0),
+    "f1k1": ("generates nothing", 4),
+    "g9": ("shape", 0),
+    "td_f1k1_g9_g9": ("second g", 11),
+    "f1k0_g9": ("0 latent frames", 3),
+    "f1000000000k1_g9": ("1000000000 latent frames", 1),
+    "f1k1_td_g9": ("tail in the middle", 5),
+    "td_f1k1_g9_tc": ("second tail", 11),
+    "f1k1_g9+x": ("suffix", 7),
+    "f1k1h3w4_g9": ("height of 3", 5),
+    "f1k1_g9_f2": ("begins with", 8),
+    "F1K1_G9": ("Unknown part", 0),
+    "f1k1__g9": ("empty part", 5),
+    "f1k1_g9 x": ("no meaning", 7),
+    "ф1k1_g9": ("no meaning", 0),
+    "x_g9_f1k1": ("shape", 0),
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_fault_is_shown_with_a_caret_and_a_remedy(text: str):
+    with pytest.raises(ScheduleError) as caught:
+        parse(text)
+    words, at = BAD[text]
+    fault = caught.value
+    assert words.lower() in fault.fault.lower()
+    assert fault.at == at
+    lines = str(fault).splitlines()
+    assert lines[2].index("^") == 2 + at
+    assert fault.remedy and lines[-1] == fault.remedy
+
+
+def test_a_long_text_is_refused_fast_and_shown_in_part():
+    began = time.perf_counter()
+    with pytest.raises(ScheduleError) as caught:
+        parse("f1k1" * 2500 + "_g9")
+    assert time.perf_counter() - began < 0.01
+    assert len(str(caught.value)) < 500
+
+
+def fuzz(num: int) -> None:
+    rng = random.Random(0)
+    pieces = [
+        "f",
+        "k",
+        "h",
+        "w",
+        "g",
+        "x",
+        "_",
+        "td",
+        "ta",
+        "tc",
+        "+",
+        "d",
+        "D",
+        "1",
+        "9",
+        "16",
+        "0",
+        " ",
+        "é",
+        "\n",
+        "F",
+    ]
+    for _ in range(num):
+        text = "".join(rng.choice(pieces) for _ in range(rng.randrange(30)))
+        try:
+            parse(str(parse(text)))
+        except ScheduleError as fault:
+            assert 0 <= fault.at <= max(len(text), 1)
+
+
+def test_nothing_else_than_a_schedule_error_comes_out():
+    fuzz(5000)
+
+
+@pytest.mark.slow
+def test_nothing_else_than_a_schedule_error_comes_out_of_many():
+    fuzz(100_000)
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=60))
+def test_any_text_parses_or_is_refused(text: str):
+    try:
+        parse(text)
+    except ScheduleError as fault:
+        assert "^" in str(fault)

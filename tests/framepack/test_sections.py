@@ -1,0 +1,148 @@
+"""From a schedule and a length to a plan."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framepack.errors import PlanError
+from framepack.plan import Plan
+from framepack.schedule import count_tokens, parse
+from framepack.sections import Endpoint, lat_frames_for, make_plan
+from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
+
+RELEASED = "f1k1_x_g9_f1k1f2k2f16k4_td"
+F1 = "f1k1_x_f16k4f2k2f1k1_g9"
+
+
+@pytest.mark.parametrize(("seconds", "sections", "frames"), [(1, 1, 37), (5, 4, 145), (60, 50, 1801)])
+def test_lengths_are_the_references(seconds: float, sections: int, frames: int):
+    plan = make_plan(parse(RELEASED), num_lat_frames=lat_frames_for(seconds, 30, parse(RELEASED)))
+    assert len(plan.sections) == sections
+    assert plan.num_pix_frames == frames
+
+
+@pytest.mark.parametrize(
+    ("sections", "paddings"),
+    [(1, [0]), (2, [1, 0]), (4, [3, 2, 1, 0]), (5, [3, 2, 2, 1, 0]), (7, [3, 2, 2, 2, 2, 1, 0])],
+)
+def test_inverted_paddings_are_the_references(sections: int, paddings: list[int]):
+    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 * sections)
+    assert [(s.positions[0] - 1) // 9 for s in plan.sections] == paddings
+    for section, p in zip(plan.sections, paddings, strict=True):
+        start, one, two, four = section.context
+        assert section.positions == tuple(range(9 * p + 1, 9 * p + 10))
+        assert (start.frames, start.positions) == ((0,), (0,))
+        assert one.positions == (9 * p + 10,)
+        assert two.positions == (9 * p + 11, 9 * p + 12)
+        assert four.positions == tuple(range(9 * p + 13, 9 * p + 29))
+
+
+def test_forward_positions_are_pinned_as_in_f1():
+    for section in make_plan(parse(F1), num_lat_frames=64).sections:
+        assert section.positions == tuple(range(20, 29))
+        assert [c.positions[0] for c in section.context] == [0, 1, 17, 19]
+
+
+def test_a_short_history_is_null_at_its_planned_position():
+    first = make_plan(parse(RELEASED), num_lat_frames=37).sections[0]
+    assert [f for c in first.context for f in c.frames] == [0] + [None] * 19
+
+
+def test_an_end_image_is_context_alone():
+    plan = make_plan(parse(RELEASED), num_lat_frames=37, end=True)
+    assert plan.sections[0].context[1].frames == ("end",)
+    assert all("end" not in c.frames for s in plan.sections[1:] for c in s.context)
+    assert [a.slot for a in plan.anchors] == ["start"]
+
+
+def test_without_a_start_image_one_section_makes_it():
+    plan = make_plan(parse(RELEASED), num_lat_frames=37, start=False)
+    assert plan.sections[0].makes == ((0, 1),)
+    assert not plan.sections[0].context
+    assert plan.num_pix_frames == 145
+
+
+def test_the_endpoint_order_makes_both_ends_at_once():
+    plan = make_plan(parse("td_f16k4f2k2f1k1_g9_x_f1k1"), num_lat_frames=37)
+    assert plan.sections[0].makes == ((1, 10), (28, 37))
+    assert [s.makes[0] for s in plan.sections[1:]] == [(10, 19), (19, 28)]
+    assert all(s.context[-1].frames == (28,) for s in plan.sections[1:])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(TABLE_1),
+    st.integers(2, 120),
+    st.booleans(),
+    st.sampled_from([None, "released", "pinned", "true", "capped:2"]),
+)
+def test_every_frame_is_made_once_and_seen_only_after(name: str, length: int, start: bool, gap: str | None):
+    plan = make_plan(parse(name), num_lat_frames=length, start=start, gap=gap)
+    plan.check()
+    made = [f for s in plan.sections for f in s.made] + [a.frame for a in plan.anchors]
+    assert sorted(made) == list(range(length))
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([n for n in TABLE_1 if "td" in n]), st.integers(20, 90))
+def test_the_context_of_a_deleted_tail_costs_the_same_in_every_section(name: str, length: int):
+    schedule = parse(name)
+    full = count_tokens(schedule, 8, 8).context
+    plan = make_plan(schedule, num_lat_frames=length)
+    costs = [s.num_context_tokens(8, 8) for s in plan.sections]
+    ends = {full - g for g in count_tokens(schedule, 8, 8).groups} | {full}  # the first pass makes the endpoint itself
+    assert set(costs) <= ends
+
+
+@pytest.mark.parametrize("names", [VANILLA, ENDPOINT, INVERTED], ids=["vanilla", "endpoint", "inverted"])
+def test_positions_of_frames_never_collide_within_a_section(names):
+    for name in names:
+        for section in make_plan(parse(name), num_lat_frames=100).sections:
+            seen = [p for c in section.context for f, p in zip(c.frames, c.positions, strict=True) if f is not None]
+            every = seen + list(section.positions)
+            assert len(every) == len(set(every)), name
+
+
+def test_endpoints_with_images_are_part_of_the_video():
+    plan = make_plan(
+        parse(RELEASED), num_lat_frames=73, endpoints=[Endpoint(frame=36, slot="key", prompt="a blue circle")]
+    )
+    assert {(a.slot, a.frame) for a in plan.anchors} == {("start", 0), ("key", 36)}
+    assert plan.num_lat_frames == 73
+    assert plan.sections[0].prompt == "a blue circle"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 36_000, float("nan")])
+def test_a_length_that_cannot_be_is_refused(seconds: float):
+    with pytest.raises(PlanError, match="length"):
+        lat_frames_for(seconds, 30, parse(RELEASED))
+
+
+@pytest.mark.parametrize("gap", ["capped", "capped:x", "", "far"])
+def test_an_unknown_gap_is_refused(gap: str):
+    with pytest.raises(PlanError, match="gap"):
+        make_plan(parse(RELEASED), num_lat_frames=37, gap=gap or "none")
+
+
+def test_an_end_image_with_a_forward_schedule_is_refused():
+    with pytest.raises(PlanError, match="inverted"):
+        make_plan(parse(F1), num_lat_frames=37, end=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "JSON"),
+        ("[]", "expected an object"),
+        ('{"schedule": "td_f1k1_g9", "num_lat_frames": 2, "sections": []}', "made by no section"),
+        ('{"schedule": 3, "num_lat_frames": 2, "sections": []}', "expected a string"),
+        ('{"schedule": "td_f1k1_g9", "num_lat_frames": 1e9, "sections": []}', "num_lat_frames"),
+        ("[" * 5000, "JSON"),
+    ],
+)
+def test_what_is_no_plan_is_refused(text: str, words: str):
+    with pytest.raises(PlanError, match=words):
+        Plan.from_json(text)

@@ -1,0 +1,122 @@
+"""Who may import whom, read from the syntax trees; sizes of files and functions; what the host needs to find."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parent.parent
+SOURCES = sorted(p for folder in ("framepack", "nodes", "tools") for p in REPO.glob(f"{folder}/**/*.py"))
+NO_TORCH = {"errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections", "pictures", "cli"}
+BASICS = {"errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections"}
+# Layers, lowest first: a module imports its own layer and those that its entry names.
+ALLOWED = {
+    "errors": set(),
+    "units": {"errors"},
+    "schedule": {"errors", "units"},
+    "presets": {"schedule"},
+    "rates": {"errors", "schedule", "units"},
+    "plan": {"errors", "units", "schedule"},
+    "orders": {"errors", "schedule", "plan"},
+    "sections": {"errors", "units", "schedule", "plan", "orders"},
+    "pictures": {"units", "schedule", "plan"},
+    "cli": BASICS | {"pictures"},
+    "__main__": {"cli"},
+    "nn": {"errors", "units"},
+    "packing": {"errors", "units", "schedule", "plan", "nn"},
+    "models": {"errors", "units", "nn", "packing"},
+    "sampling": {"errors", "units", "plan", "packing", "models"},
+    "checkpoints": {"errors", "units", "nn", "models"},
+    "vae": {"errors", "units", "nn"},
+    "metrics": {"errors", "units"},
+    "training": BASICS | {"nn", "packing", "models", "sampling", "checkpoints", "vae", "metrics"},
+}
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """Every import as (level, dotted name), functions' own included."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            found += [(node.level, node.module)] if node.module else [(node.level, alias.name) for alias in node.names]
+    return found
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(REPO / "framepack").parts[0].removesuffix(".py")
+
+
+FRAMEPACK = [p for p in SOURCES if p.is_relative_to(REPO / "framepack") and p.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FRAMEPACK, ids=lambda p: str(p.relative_to(REPO)))
+def test_framepack_imports_run_one_way(path: Path):
+    depth = len(path.relative_to(REPO / "framepack").parts)
+    own = module_of(path)
+    for level, name in imports_of(path):
+        top = name.split(".")[0]
+        if level == 0:
+            assert top not in {"comfy", "comfy_api", "folder_paths", "diffusers", "transformers", "nodes", "framepack"}
+            assert not (own in NO_TORCH and top in {"torch", "einops", "safetensors", "numpy"}), name
+        elif level == depth:
+            assert top == own or top in ALLOWED[own], f"{own} may not import {top}"
+
+
+@pytest.mark.parametrize("path", sorted(REPO.glob("nodes/**/*.py")), ids=lambda p: p.name)
+def test_only_one_folder_of_the_nodes_touches_the_hosts_internals(path: Path):
+    for level, name in imports_of(path):
+        top = name.split(".")[0]
+        assert level or top != "framepack", "the host loads the pack under another name: import relatively"
+        if path.parent.name != "host":
+            assert level or top not in {"comfy", "folder_paths", "execution", "server", "latent_preview", "nodes"}, name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
+def test_files_and_functions_stay_readable(path: Path):
+    text = path.read_text()
+    assert text.count("\n") <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in ("define_schema", "_inputs"):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} has {node.end_lineno - node.lineno} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
+def test_what_is_public_has_a_docstring(path: Path):
+    tree = ast.parse(path.read_text())
+    inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f) if n is not f}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            public = not node.name.startswith("_") and id(node) not in inner
+            in_private = any(
+                isinstance(c, ast.ClassDef) and c.name.startswith("_") and node in ast.walk(c) for c in ast.walk(tree)
+            )
+            short = {"forward", "fail"}
+            if public and not in_private and node.name not in short:
+                assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_the_pack_exports_its_entry_point_and_no_mapping():
+    text = (REPO / "__init__.py").read_text()
+    assert "comfy_entrypoint" in text
+    assert "NODE_CLASS_MAPPINGS" not in text
+
+
+def test_the_project_file_is_ready_for_the_registry():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())
+    name = project["project"]["name"]
+    assert re.fullmatch(r"[a-z0-9-]+", name)
+    assert "comfyui" not in name
+    assert project["project"]["license"]["file"] == "LICENSE"
+    assert {"PublisherId", "DisplayName"} <= project["tool"]["comfy"].keys()
+    assert project["project"]["urls"]["Repository"]
+
+
+def test_the_weights_stay_small():
+    size = sum(p.stat().st_size for p in (REPO / "framepack" / "assets").rglob("*.safetensors"))
+    assert 0 < size <= 20e6

@@ -1,0 +1,245 @@
+"""Write the shipped workflows, each in both formats, from one description.
+
+    python -m tools.workflows
+
+The real host tells each node's inputs and outputs. `workflows/NAME.json` is what the page opens (format 0.4),
+`workflows/api/NAME.json` what POST /prompt takes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .host import CACHE, REPO, running
+
+log = logging.getLogger(__name__)
+FOLDER = REPO / "workflows"
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+COLUMN, GAP_Y, ROW_Y = 420, 60, 26  # pixels on the page
+
+Info = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Node:
+    """A node on its way into a workflow; `values` are literals or (Node, output) links."""
+
+    id: int
+    kind: str
+    values: dict[str, Any]
+    title: str | None = None
+    models: list[dict[str, str]] = field(default_factory=list)
+
+    def __getitem__(self, output: int) -> tuple[Node, int]:
+        return self, output
+
+    @property
+    def sources(self) -> Iterable[tuple[str, Node, int]]:
+        """Its linked inputs: name, node, output."""
+        return [(name, *value) for name, value in self.values.items() if isinstance(value, tuple)]
+
+
+@dataclass(slots=True)
+class Graph:
+    """A workflow being described."""
+
+    name: str
+    note: str
+    nodes: list[Node] = field(default_factory=list)
+
+    def add(self, kind: str, *, title: str | None = None, models: list | None = None, **values: Any) -> Node:
+        """Add a node; a Node as a value is its first output."""
+        linked = {name: value[0] if isinstance(value, Node) else value for name, value in values.items()}
+        node = Node(len(self.nodes) + 1, kind, linked, title, models or [])
+        self.nodes.append(node)
+        return node
+
+    def api(self) -> dict[str, Any]:
+        """What POST /prompt takes."""
+        return {
+            str(node.id): {
+                "class_type": node.kind,
+                "inputs": {n: [str(v[0].id), v[1]] if isinstance(v, tuple) else v for n, v in node.values.items()},
+                "_meta": {"title": node.title or node.kind},
+            }
+            for node in self.nodes
+        }
+
+    def page(self, info: Info) -> dict[str, Any]:
+        """What the page opens."""
+        links: list[list[Any]] = []
+        places = layout(self.nodes, info)
+        drawn = [draw(node, info[node.kind], places[node.id], links) for node in self.nodes]
+        for link in links:  # number, from, output, to, input, type
+            drawn[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
+        last = len(self.nodes) + 1
+        return {
+            "last_node_id": last,
+            "last_link_id": len(links),
+            "nodes": [*drawn, note(last, self.note)],
+            "links": links,
+            "groups": [],
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }
+
+
+def inputs_of(info: Info) -> dict[str, tuple[Any, Info]]:
+    """A node's inputs in the page's order: name to type and options."""
+    found = {}
+    for part in ("required", "optional"):
+        for name, spec in info["input"].get(part, {}).items():
+            found[name] = (spec[0], spec[1] if len(spec) > 1 else {})
+    return found
+
+
+def is_widget(kind: Any, options: Info) -> bool:
+    """Does an input have a field on the node?"""
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
+
+
+def draw(node: Node, info: Info, place: tuple[int, int], links: list[list[Any]]) -> dict[str, Any]:
+    """One node as the page keeps it; appends its incoming links."""
+    sockets, fields = [], []
+    known = inputs_of(info)
+    if strange := node.values.keys() - known.keys():
+        raise ValueError(f"{node.kind} has no input {min(strange)!r}; it has {', '.join(known)}")
+    for name, (kind, options) in known.items():
+        if is_widget(kind, options):
+            fields += values_of(node, name, kind, options)
+            continue
+        link = None
+        if isinstance(value := node.values.get(name), tuple):
+            link = len(links) + 1
+            links.append([link, value[0].id, value[1], node.id, len(sockets), kind])
+        sockets.append({"name": name, "type": kind, "link": link})
+    outputs = zip(info["output_name"], info["output"], strict=True)
+    properties: dict[str, Any] = {"Node name for S&R": node.kind}
+    return {
+        "id": node.id,
+        "type": node.kind,
+        "pos": list(place),
+        "size": [340, height(info)],
+        "flags": {},
+        "order": node.id - 1,
+        "mode": 0,
+        "inputs": sockets,
+        "outputs": [{"name": name, "type": kind, "links": []} for name, kind in outputs],
+        "properties": properties | ({"models": node.models} if node.models else {}),
+        "widgets_values": fields,
+    } | ({"title": node.title} if node.title else {})
+
+
+def values_of(node: Node, name: str, kind: Any, options: Info) -> list[Any]:
+    """The values of an input's fields: its own, and those that the page adds to it."""
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    default = options.get("default", choices[0] if choices else None)
+    values = [node.values.get(name, default)]
+    if options.get("control_after_generate"):
+        values.append("fixed")
+    if options.get("image_upload"):
+        values.append("image")
+    return values
+
+
+def height(info: Info) -> int:
+    """About how tall the page draws a node."""
+    long = sum(bool(options.get("multiline")) for _, options in inputs_of(info).values())
+    pictures = 200 if info["name"] in ("LoadImage", "SaveVideo", "PackHistory", "EndpointPlanner") else 0
+    return 60 + ROW_Y * max(len(inputs_of(info)), len(info["output"])) + 100 * long + pictures
+
+
+def layout(nodes: list[Node], info: Info) -> dict[int, tuple[int, int]]:
+    """Columns by distance from the sources, left to right."""
+    depth: dict[int, int] = {}
+    for node in nodes:
+        depth[node.id] = max((depth[source.id] + 1 for _, source, _ in node.sources), default=0)
+    below: dict[int, int] = {}
+    places = {}
+    for node in nodes:
+        column = depth[node.id]
+        places[node.id] = (COLUMN * column, below.get(column, 0))
+        below[column] = below.get(column, 0) + height(info[node.kind]) + GAP_Y
+    return places
+
+
+def note(number: int, text: str) -> dict[str, Any]:
+    """What the workflow is for, in words on the page."""
+    return {
+        "id": number,
+        "type": "MarkdownNote",
+        "pos": [-COLUMN, 0],
+        "size": [380, 300],
+        "flags": {},
+        "order": number - 1,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": [text],
+    }
+
+
+def image_to_video_small() -> Graph:
+    """The built-in model: a start image, a prompt, five seconds."""
+    g = Graph(
+        "image_to_video_small",
+        "## A first video, with nothing to download\n\nThe model is built into the pack. It knows one coloured shape "
+        "(circle, square, triangle, star; red, green, blue, yellow, purple, cyan) that moves right, left, up or down, "
+        "slowly or quickly, and may turn. Change the prompt's direction or the length, and queue again: sections that "
+        "the edit does not touch are kept.\n\nPackHistory and EndpointPlanner show what is packed and planned.",
+    )
+    model = g.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
+    clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
+    vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
+    image = g.add("LoadImage", image="framepack_red_star.png")
+    prompt = "a red star moves to the right on a plain background"
+    positive = g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt)
+    start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
+    schedule = g.add("PackHistory", schedule="f1k1_x_g9_f1k1f2k2f16k4_td", width=64, height=64)
+    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
+    samples = g.add(
+        "SectionSampler",
+        model=model,
+        plan=plan,
+        positive=positive,
+        seed=1,
+        steps=25,
+        cfg=1.0,
+        guidance=10.0,
+        start_latent=start,
+    )
+    return finish(g, samples, vae)
+
+
+def finish(g: Graph, samples: Node, vae: Node) -> Graph:
+    """Decode and save."""
+    images = g.add("FramePackVAEDecode", samples=samples, vae=vae)
+    video = g.add("CreateVideo", images=images, fps=30.0)
+    g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="h264")
+    return g
+
+
+WORKFLOWS = (image_to_video_small,)
+
+
+def main() -> None:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with running(CACHE / "demo") as host:
+        info = host.get("/object_info")
+    (FOLDER / "api").mkdir(parents=True, exist_ok=True)
+    for make in WORKFLOWS:
+        graph = make()
+        (FOLDER / f"{graph.name}.json").write_text(json.dumps(graph.page(info), indent=1) + "\n")
+        (FOLDER / "api" / f"{graph.name}.json").write_text(json.dumps(graph.api(), indent=1) + "\n")
+        log.info("%s: %d nodes", graph.name, len(graph.nodes))
+
+
+if __name__ == "__main__":
+    main()
