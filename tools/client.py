@@ -56,9 +56,17 @@ async def _run(url: str, workflow: Workflow, on_progress: Callable[[Progress], N
         async with session.ws_connect(f"{url}/ws?clientId={client}", max_msg_size=0) as socket:
             prompt_id = await _queue(session, url, workflow, client)
             ran, kept = await _follow(socket, prompt_id, on_progress)
+        return Done(prompt_id, await _outputs(session, url, prompt_id), ran, kept)
+
+
+async def _outputs(session: aiohttp.ClientSession, url: str, prompt_id: str) -> dict[str, Any]:
+    """What a finished run put out; the host says that it ended a moment before its history has it."""
+    while True:
         async with session.get(f"{url}/history/{prompt_id}") as answer:
             history = await answer.json()
-    return Done(prompt_id, history[prompt_id]["outputs"], ran, kept)
+        if prompt_id in history:
+            return history[prompt_id]["outputs"]
+        await asyncio.sleep(0.05)
 
 
 async def _queue(session: aiohttp.ClientSession, url: str, workflow: Workflow, client: str) -> str:

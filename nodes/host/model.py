@@ -23,6 +23,7 @@ import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ...framepack.checkpoints import builtin
@@ -189,7 +190,7 @@ def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
     """MODEL from a file. Raises CheckpointError for a file that is none of ours."""
     try:
         weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except (ValueError, OSError, RuntimeError) as fault:
+    except (SafetensorError, ValueError, OSError, RuntimeError) as fault:
         raise CheckpointError(
             f"{Path(path).name} cannot be read ({fault}); it may be cut short: fetch it again."
         ) from fault

@@ -1,0 +1,52 @@
+"""The real page of a real host, in a headless browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.host import Host, running
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("FRAMEPACK_REQUIRE_BROWSER"):
+            pytest.fail("no chromium on the PATH, and the browser tests are required here")
+        pytest.skip("no chromium on the PATH; install it to run the browser tests")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture(scope="session")
+def page_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with running(tmp_path_factory.mktemp("page")) as running_host:
+        yield running_host
+
+
+@pytest.fixture
+def page(browser: Browser, page_host: Host) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.goto(page_host.url)
+    page.wait_for_function(
+        "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100", timeout=90_000
+    )
+    page.wait_for_function("'SectionSampler' in LiteGraph.registered_node_types", timeout=30_000)
+    yield page
+    page.close()

@@ -1,0 +1,74 @@
+"""One real ComfyUI for all tests of this folder, over a base folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.client import Done, Workflow, run
+from tools.demo import edited
+from tools.host import REPO, Host, running
+
+SHIPPED = REPO / "workflows" / "api" / "image_to_video_small.json"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.host)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    with running(tmp_path_factory.mktemp("host")) as running_host:
+        yield running_host
+
+
+@pytest.fixture
+def alive(host: Host) -> Iterator[Host]:
+    """The host, which must have survived the test."""
+    yield host
+    assert host.alive, host.log_tail()
+    assert host.get("/system_stats")
+
+
+@pytest.fixture
+def shipped() -> Workflow:
+    return json.loads(SHIPPED.read_text())
+
+
+class Graph:
+    """A workflow being built by hand: add returns a link to the node's first output."""
+
+    def __init__(self, workflow: Workflow | None = None):
+        self.workflow: Workflow = dict(workflow or {})
+
+    def add(self, kind: str, **inputs: Any) -> list[Any]:
+        number = str(max(map(int, self.workflow), default=0) + 1)
+        self.workflow[number] = {"class_type": kind, "inputs": inputs}
+        return [number, 0]
+
+    def queue(self, host: Host) -> Done:
+        return run(host.url, self.workflow)
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph()
+
+
+@pytest.fixture
+def short(shipped: Workflow) -> Workflow:
+    """The shipped workflow, one second and few steps."""
+    return edited(shipped, {("EndpointPlanner", "seconds"): 1.2, ("SectionSampler", "steps"): 2})
+
+
+def node_of(workflow: Workflow, kind: str) -> str:
+    """The only node of a class."""
+    (number,) = [n for n, node in workflow.items() if node["class_type"] == kind]
+    return number
