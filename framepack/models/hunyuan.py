@@ -102,10 +102,11 @@ class HunyuanDiT(nn.Module):
         context, attention_mask = trim(context, attention_mask)
         tokens, phases = self.pack(x, positions, history)
         vec = F.silu(self.time_text_embed(timestep, y, guidance))
-        text = self.context_embedder(context, timestep, attention_mask, self._attend(attention_mask, options))
+        words = key_mask(attention_mask, context.shape[1])
+        text = self.context_embedder(context, timestep, attention_mask, self._attend(words, options))
         if image is not None and self.spec.image_dim:
             text = torch.cat([self.image_projection(image), text], 1)
-        mask = joint_mask(attention_mask, tokens.shape[1] + text.shape[1])
+        mask = key_mask(attention_mask, tokens.shape[1] + text.shape[1])
         tokens = self.run_blocks(tokens, text, vec, phases, self._attend(mask, options), options)
 
         num_section = t * -(-h // BASE.h) * -(-w // BASE.w)
@@ -165,7 +166,7 @@ def trim(context: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return context, None if bool(mask.all()) else mask
 
 
-def joint_mask(mask: Tensor | None, num_tokens: int) -> Tensor | None:
+def key_mask(mask: Tensor | None, num_tokens: int) -> Tensor | None:
     """Word mask ``b l`` to a key mask ``b 1 1 num_tokens`` of the whole sequence, words last."""
     if mask is None:
         return None

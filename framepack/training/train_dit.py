@@ -42,6 +42,7 @@ WORDS = (
     *("slowly", "quickly", "a", "moves", "moving", "to", "the", "on", "and", "turns", "turning"),
     *("plain", "graded", "background"),
 )
+SAVE_EVERY = 250  # steps
 NUM_TOKENS = 16  # the longest caption has 14 words
 
 
@@ -205,7 +206,7 @@ def train(folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec) -> None:
             log.info("step %d, loss %.4f, %d clips, %.0f s", *curve[-1], len(data.seeds), took)
             running = []
             data.refresh()
-        if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == recipe.steps:
             parts = {"model": model.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
             kept = {**parts, "step": step + 1, "curve": curve, "latent_mean": data.mean, "latent_std": data.std}
             torch.save({**kept, "recipe": json.dumps(asdict(recipe))}, state.with_suffix(".tmp"))

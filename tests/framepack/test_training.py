@@ -1,0 +1,121 @@
+"""The training code: the data, the loss, and that a run resumes where it stopped."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from framepack.checkpoints import builtin
+from framepack.metrics import shapes as measure
+from framepack.models.text import UNKNOWN, Tokenizer
+from framepack.training import train_dit
+from framepack.training.encode import FIRST_SEED, scene_of
+from framepack.training.export import export
+from framepack.training.generate import Builtin
+from framepack.training.shapes import COLOURS, DIRECTIONS, caption, centres, render
+from framepack.training.train_dit import (
+    MIXTURE,
+    NUM_TOKENS,
+    WORDS,
+    Recipe,
+    Trainee,
+    draw_section,
+    loss_of,
+    small_spec,
+    step_once,
+    train,
+)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_clip_shows_what_its_caption_says(seed: int):
+    scene = scene_of(seed)
+    video = render(scene, range(40)).transpose(0, 1)
+    seen = measure.track(video)
+    assert set(measure.nearest_colour(seen.colour, COLOURS)) == {scene.colour}
+    assert (seen.centre - centres(scene, range(40)).float()).norm(dim=1).max() < 1.0
+    last = min(int(scene.first_bounce), 39)
+    moved = (seen.centre[last] - seen.centre[0]).tolist()
+    along = moved[0] * DIRECTIONS[scene.direction][0] + moved[1] * DIRECTIONS[scene.direction][1]
+    assert along >= 0.5 * last * 0.2 - 1
+    for word in (scene.colour, scene.shape, scene.direction):
+        assert word in caption(scene).replace(",", "").split()
+
+
+def test_every_caption_is_known_and_fits():
+    tokenizer = Tokenizer(WORDS, NUM_TOKENS)
+    for seed in range(300):
+        for wording in range(3):
+            text = caption(replace(scene_of(seed), wording=wording))
+            assert UNKNOWN not in tokenizer(text), text
+            assert len(text.split()) <= NUM_TOKENS
+
+
+def test_the_mixture_holds_every_order_and_the_case_without_an_image():
+    assert sum(share for *_, share in MIXTURE) == pytest.approx(1)
+    rng = random.Random(0)
+    drawn = [draw_section(rng) for _ in range(300)]
+    assert any(not s.context for s in drawn)  # the first frame from text alone
+    assert any(len(s.makes) == 2 for s in drawn)  # both ends at once
+
+
+@pytest.fixture
+def latents(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    clips = torch.randn(6, 16, 1, 8, 8).repeat(1, 1, 47, 1, 1) * 2 + 1
+    save_file({"latents": clips, "seeds": torch.arange(6) + FIRST_SEED}, folder / "0.safetensors")
+    return folder
+
+
+def test_the_loss_is_the_velocitys(latents):
+    section = draw_section(random.Random(3))
+    spec, tokenizer = small_spec(), Tokenizer(WORDS, NUM_TOKENS)
+    model = Trainee(spec, tokenizer, 0)
+    clips = torch.randn(2, 16, 47, 8, 8)
+    torch.manual_seed(0)
+    first = loss_of(model, clips, ["a red star moves up", ""], section, Recipe())
+    # at the start the model predicts zero, so the loss is the variance of noise minus data: two
+    assert first.item() == pytest.approx(2, rel=0.1)
+
+
+def test_a_run_that_was_cut_off_resumes_to_the_same_weights(latents, tmp_path, monkeypatch):
+    recipe = Recipe(steps=5, batch=1, warmup=2)
+    spec = replace(small_spec(), double_blocks=1, single_blocks=1)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    train(latents, whole, recipe, spec)
+
+    def cut_off(model, optimizer, data, step, recipe):
+        if step == 3:
+            raise KeyboardInterrupt
+        return step_once(model, optimizer, data, step, recipe)
+
+    monkeypatch.setattr(train_dit, "SAVE_EVERY", 2)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train_dit, "step_once", cut_off)
+        train(latents, halves, recipe, spec)
+    assert torch.load(halves / "state.pt", weights_only=True)["step"] == 2
+    train(latents, halves, recipe, spec)
+    one, two = (torch.load(out / "state.pt", weights_only=True)["mean"] for out in (whole, halves))
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_what_is_trained_is_exported_and_read_back(latents, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    train(latents, out, Recipe(steps=2, batch=1), small_spec())
+    export(out / "state.pt", latents, tmp_path / "assets")
+    (tmp_path / "assets" / "vae").symlink_to(builtin.ASSETS / "vae")
+    model = Builtin.load(tmp_path / "assets")
+    kept = torch.load(out / "state.pt", weights_only=True)
+    assert model.tokenizer.words == WORDS
+    assert torch.allclose(model.dit.proj_out.bias, kept["mean"]["dit.proj_out.bias"], atol=1e-3)
+    sample = torch.randn(1, 16, 2, 8, 8)
+    assert torch.allclose(model.latent_format.process_in(model.latent_format.process_out(sample)), sample, atol=1e-4)
