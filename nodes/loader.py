@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..framepack.nn.attention import NAMES
 from . import host
 from .types import CATEGORY
 
@@ -22,17 +23,44 @@ class LoadFramePackModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=host.list_files("diffusion_models"),
-                    tooltip="A FramePack file in models/diffusion_models; framepack_shapes_dit is built into the pack.",
-                )
+                    options=host.list_models(),
+                    tooltip="A FramePack file, or a folder of shards with its index, in models/diffusion_models; "
+                    "framepack_shapes_dit is built into the pack.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(host.DTYPES),
+                    default="default",
+                    optional=True,
+                    tooltip="default keeps the file's, or what the host prefers if that is smaller. fp8 halves bf16; "
+                    "norms, embeddings, modulations and the last layer stay out of it.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=["host", *NAMES],
+                    default="host",
+                    optional=True,
+                    tooltip="host: what ComfyUI was started with. sdpa: PyTorch's. sage, flash: their packages.",
+                ),
+                io.Combo.Input(
+                    "order",
+                    options=["auto", "inverted", "forward"],
+                    default="auto",
+                    optional=True,
+                    tooltip="What the weights were trained for; a file cannot tell. auto goes by the name: F1 is "
+                    "forward, all others inverted.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model.")],
         )
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
+    def execute(
+        cls, model_name: str, weight_dtype: str = "default", attention: str = "host", order: str = "auto"
+    ) -> io.NodeOutput:
         """Load it."""
-        return io.NodeOutput(host.load_model(host.find_file("diffusion_models", model_name)))
+        model = host.load_model(host.find_model(model_name), weight_dtype, attention, order)
+        return io.NodeOutput(model, ui={"text": (host.describe(model, model_name),)})
 
 
 class LoadFramePackTextEncoder(io.ComfyNode):

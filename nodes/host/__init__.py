@@ -3,12 +3,16 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
-from .files import find_file, list_files, register_assets
-from .model import load_model
+from .files import find_file, find_model, list_files, list_models, register_assets
+from .loading import DTYPES, describe, load_model
 from .sampling import is_framepack, latent_format, preview_callback, sample, sampler_named, with_values, zeroed
 from .text import load_text_encoder
 
 __all__ = [
+    "DTYPES",
+    "describe",
+    "find_model",
+    "list_models",
     "find_file",
     "is_framepack",
     "latent_format",

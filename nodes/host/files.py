@@ -9,6 +9,7 @@ from pathlib import Path
 import folder_paths
 
 from ...framepack.checkpoints import builtin
+from ...framepack.checkpoints.files import INDEX
 from ...framepack.errors import FramePackError
 
 log = logging.getLogger(__name__)
@@ -38,3 +39,28 @@ def find_file(kind: str, name: str) -> str:
     if path is None:
         raise FramePackError(f"{name!r} is not among the {kind} files; refresh the list and choose one that is.")
     return path
+
+
+def list_models() -> list[str]:
+    """DiT checkpoints: files, and folders of shards (their name ends in /) in place of the shards in them."""
+    folders = {}
+    for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
+        for index in sorted(root.glob(f"**/*{INDEX}")):
+            folders.setdefault(index.parent.relative_to(root).as_posix() + "/", index.parent)
+    files = [
+        name
+        for name in list_files("diffusion_models")
+        if name.replace("\\", "/").rpartition("/")[0] + "/" not in folders
+    ]
+    return [*files, *folders]
+
+
+def find_model(name: str) -> str:
+    """Full path of a listed DiT checkpoint. Raises FramePackError where it is gone."""
+    if not name.endswith("/"):
+        return find_file("diffusion_models", name)
+    if name in list_models():
+        for root in folder_paths.get_folder_paths("diffusion_models"):
+            if (Path(root) / name).is_dir():
+                return str(Path(root) / name)
+    raise FramePackError(f"{name!r} is not among the diffusion_models folders; refresh the list and choose one.")

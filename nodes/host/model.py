@@ -1,12 +1,9 @@
-"""The native MODEL: our DiT in the host's model classes, and its loading."""
+"""The native MODEL: our DiT in the host's model classes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import comfy.conds
@@ -23,12 +20,10 @@ import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...framepack.checkpoints import builtin
-from ...framepack.checkpoints.detect import strip_prefix
-from ...framepack.errors import CheckpointError, FramePackError
+from ...framepack.errors import FramePackError
 from ...framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from ...framepack.packing.history import ContextGroup
 from ...framepack.units import BASE
@@ -36,7 +31,6 @@ from ...framepack.units import BASE
 log = logging.getLogger(__name__)
 
 GUIDANCE = 10.0  # what the released models expect; the host's own default for HunyuanVideo is 6
-IDENTITY = "framepack.identity"
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -184,62 +178,3 @@ class StatedLatentFormat(comfy.latent_formats.LatentFormat):
     def process_out(self, latent: Tensor) -> Tensor:
         """Normalised to raw."""
         return self.stated.process_out(latent)
-
-
-def load_model(path: str) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a file. Raises CheckpointError for a file that is none of ours."""
-    try:
-        weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
-    except (SafetensorError, ValueError, OSError, RuntimeError) as fault:
-        raise CheckpointError(
-            f"{Path(path).name} cannot be read ({fault}); it may be cut short: fetch it again."
-        ) from fault
-    weights, metadata = strip_prefix(weights), metadata or {}
-    try:
-        spec = HunyuanSpec.from_shapes({k: tuple(v.shape) for k, v in weights.items()}, metadata)
-    except CheckpointError as fault:
-        raise CheckpointError(f"{Path(path).name}: {fault}") from None
-    stated = builtin.read_latent_format(metadata)
-    config = FramePackConfig(spec, StatedLatentFormat(stated) if stated else comfy.latent_formats.HunyuanVideo())
-    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    dtype = comfy.model_management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(weights),
-        supported_dtypes=list(config.supported_inference_dtypes),
-        weight_dtype=comfy.utils.weight_dtype(weights),
-    )
-    cast = comfy.model_management.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
-    config.set_inference_dtype(dtype, cast)
-    identity = digest(weights)
-    model = config.get_model(weights).to(offload)
-    _check_shapes(model.diffusion_model, weights, Path(path).name)
-    model.load_model_weights(weights)
-    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    patcher = patcher_class(model, load_device=device, offload_device=offload)
-    patcher.set_attachments(IDENTITY, identity)
-    patcher.cached_patcher_init = (load_model, (path,))
-    log.info(
-        "%s: %d double, %d single blocks, %d wide", Path(path).name, spec.double_blocks, spec.single_blocks, spec.width
-    )
-    return patcher
-
-
-def _check_shapes(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    if missing := sorted(expected.keys() - weights.keys()):
-        raise CheckpointError(
-            f"{name}: {len(missing)} tensors are missing, such as {missing[0]}; fetch the file again."
-        )
-    for key, shape in expected.items():
-        if tuple(weights[key].shape) != shape:
-            raise CheckpointError(f"{name}: {key} is {tuple(weights[key].shape)}; expected {shape}.")
-
-
-def digest(weights: Mapping[str, Tensor]) -> str:
-    """An identity of weights: every name, shape and type, and the first 4 kB of each tensor."""
-    sha = hashlib.sha256()
-    for key in sorted(weights):
-        tensor = weights[key]
-        sha.update(json.dumps([key, list(tensor.shape), str(tensor.dtype)]).encode())
-        head = tensor.flatten()[: 4096 // max(tensor.element_size(), 1)].cpu().contiguous()
-        sha.update(head.view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()

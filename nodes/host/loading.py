@@ -1,0 +1,155 @@
+"""MODEL from a checkpoint: checked by its header, mapped from disk, in the host's dtype or one that is asked for."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...framepack.checkpoints import builtin
+from ...framepack.checkpoints.files import Checkpoint, cast, identity
+from ...framepack.errors import CheckpointError
+from ...framepack.models.hunyuan import HunyuanSpec
+from ...framepack.nn.attention import attention_named
+from .model import FramePackConfig, FramePackModel, StatedLatentFormat, host_attention
+
+log = logging.getLogger(__name__)
+
+IDENTITY, ORDER = "framepack.identity", "framepack.order"  # attachments of a patcher
+DTYPES = {
+    "default": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+# The only matrices that fp8 may hold: those of attention and feed-forward. All else loses by it and is small,
+# but for the modulations, whose error every token of a block shares.
+IN_FP8 = re.compile(
+    r"(single_)?transformer_blocks\.\d+\.(attn\.(to|add)_\w+(\.0)?|ff\w*\.net\..+|proj_(mlp|out))\.weight"
+)
+
+
+def load_model(
+    path: str,
+    weight_dtype: str = "default",
+    attention: str = "host",
+    order: str = "auto",
+    operations: Any = None,
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """MODEL from a file, an index or a folder of shards. Raises CheckpointError, MissingPackageError.
+
+    `operations` replaces the host's layers (GGUF). `disable_dynamic` is the host's, for copies on other devices.
+    """
+    attend = host_attention if attention == "host" else attention_named(attention)
+    checkpoint = Checkpoint.open(path)
+    config = _config(checkpoint, operations)
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    _set_dtypes(config, checkpoint, DTYPES[weight_dtype], device)
+    model = config.get_model({}, device=torch.device("meta"))
+    model.diffusion_model.attention = attend
+    expected = {k: tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
+    checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
+    weights = checkpoint.tensors()
+    progress = comfy.utils.ProgressBar(2 * len(weights))
+    digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
+    _fill(model, _in_dtype(weights, config, progress))
+    patcher_class = comfy.model_patcher.ModelPatcher
+    if not disable_dynamic:
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    patcher = patcher_class(model, load_device=device, offload_device=offload)
+    patcher.set_attachments(IDENTITY, digest)
+    patcher.set_attachments(ORDER, order_of(checkpoint.name, order))
+    options = (weight_dtype, attention, order, operations)
+    patcher.cached_patcher_init = (load_model, (path, *options))
+    log.info("%s", describe(patcher, checkpoint.name))
+    return patcher
+
+
+def _config(checkpoint: Checkpoint, operations: Any) -> FramePackConfig:
+    """The host's description of the checkpoint's model. Raises CheckpointError for another model's."""
+    try:
+        spec = HunyuanSpec.from_shapes(checkpoint.shapes, checkpoint.metadata)
+    except CheckpointError as fault:
+        raise CheckpointError(f"{checkpoint.name}: {fault}") from None
+    stated = builtin.read_latent_format(dict(checkpoint.metadata))
+    config = FramePackConfig(spec, StatedLatentFormat(stated) if stated else comfy.latent_formats.HunyuanVideo())
+    config.custom_operations = operations
+    if "scaled_fp8" in checkpoint.shapes:
+        held = set(checkpoint.dtypes.values())
+        config.scaled_fp8 = torch.float8_e5m2 if "F8_E5M2" in held else torch.float8_e4m3fn
+    detect = getattr(comfy.model_detection, "detect_layer_quantization", None)
+    if detect is not None and "_quantization_metadata" in checkpoint.metadata:
+        config.layer_quant_config = detect(dict(checkpoint.metadata))
+    return config
+
+
+def _set_dtypes(config: FramePackConfig, checkpoint: Checkpoint, asked: torch.dtype | None, device: Any) -> None:
+    """The dtype of the weights: what is asked for, else the host's choice, but never wider than the file's."""
+    supported, found = list(config.supported_inference_dtypes), checkpoint.dtype
+    num = sum(torch.Size(shape).numel() for shape in checkpoint.shapes.values())
+    chosen = comfy.model_management.unet_dtype(model_params=num, supported_dtypes=supported, weight_dtype=found)
+    dtype = asked or (found if found.itemsize < chosen.itemsize else chosen)
+    quantized = config.layer_quant_config is not None
+    compute = comfy.model_management.unet_manual_cast(None if quantized else dtype, device, supported)
+    config.set_inference_dtype(dtype, compute)
+
+
+def _in_dtype(weights: dict[str, Tensor], config: FramePackConfig, progress: Any) -> dict[str, Tensor]:
+    """Weights in the model's dtype, where that is another than theirs; fp8 only where it may be."""
+    dtype = config.unet_config["dtype"]
+    quantized = config.scaled_fp8 is not None or config.layer_quant_config is not None or config.custom_operations
+
+    def keep(key: str) -> bool:
+        return bool(quantized) or weights[key].dtype == dtype or (dtype in FP8 and not IN_FP8.fullmatch(key))
+
+    found = {}
+    for key, tensor in cast(weights, dtype, keep):
+        found[key] = tensor
+        progress.update(1)
+    return found
+
+
+def _fill(model: FramePackModel, weights: dict[str, Tensor]) -> None:
+    """Put the tensors themselves in place of the model's empty ones, so that nothing is copied."""
+    weights.pop("scaled_fp8", None)
+    dit = model.diffusion_model
+    missing, unexpected = dit.load_state_dict(weights, strict=False, assign=True)
+    if unexpected:
+        log.warning("%d tensors of the file are not the model's: %s ...", len(unexpected), unexpected[0])
+    for key in missing:  # optional scales
+        owner, _, name = key.rpartition(".")
+        setattr(dit.get_submodule(owner), name, torch.nn.Parameter(torch.ones(()), requires_grad=False))
+    dit.requires_grad_(False)
+    model.device = comfy.model_management.unet_offload_device()
+
+
+def order_of(name: str, asked: str = "auto") -> str:
+    """The order that a checkpoint was trained for, `inverted` or `forward`: its keys do not tell, its name may."""
+    if asked != "auto":
+        return asked
+    return "forward" if re.search(r"(?i)(?<![a-z0-9])f1(?![0-9a-z])", Path(name).stem) else "inverted"
+
+
+def describe(patcher: comfy.model_patcher.ModelPatcher, name: str) -> str:
+    """What was found in a file, in a line."""
+    model: FramePackModel = patcher.model
+    spec = model.diffusion_model.spec
+    kernels = ", ".join(map(str, spec.kernels))
+    dtype = str(model.diffusion_model.dtype).removeprefix("torch.")
+    return (
+        f"{name}: {spec.double_blocks} + {spec.single_blocks} blocks, {spec.width} wide, kernels {kernels}, {dtype}, "
+        f"for {patcher.get_attachment(ORDER)} order"
+    )
