@@ -7,9 +7,11 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .decode import FramePackVAEDecode
 from .loader import LoadFramePackModel, LoadFramePackTextEncoder
+from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
 from .planner import EndpointPlanner
 from .sampler import FramePackGather, FramePackSections, SectionSampler
+from .sampling import FramePackSampler, FramePackSigmas
 
 NODES: list[type[io.ComfyNode]] = [
     LoadFramePackModel,
@@ -20,6 +22,9 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSections,
     FramePackGather,
     FramePackVAEDecode,
+    FramePackSigmas,
+    FramePackSampler,
+    FramePackLoraLoader,
 ]
 
 

@@ -42,7 +42,7 @@ def unipc(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | No
         if callback:
             callback(i, x, x0)
         before = x
-        if i + 1 == steps:
+        if sigmas[i + 1] == 0:
             return x0
         known = min(order, i + 1)
         x = _multistep(x, levels[-known:], guesses[-known:], sigmas[i + 1], None)

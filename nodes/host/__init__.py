@@ -5,11 +5,22 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .loading import DTYPES, describe, load_model
-from .sampling import is_framepack, latent_format, preview_callback, sample, sampler_named, with_values, zeroed
+from .lora import apply_lora
+from .sampling import (
+    is_framepack,
+    latent_format,
+    preview_callback,
+    sample,
+    sampler_named,
+    sampler_of,
+    with_values,
+    zeroed,
+)
 from .text import load_text_encoder
 
 __all__ = [
     "DTYPES",
+    "apply_lora",
     "describe",
     "find_model",
     "list_models",
@@ -23,6 +34,7 @@ __all__ = [
     "register_assets",
     "sample",
     "sampler_named",
+    "sampler_of",
     "with_values",
     "zeroed",
 ]

@@ -54,6 +54,25 @@ def sampler_named(name: str) -> Any:
     return comfy.samplers.sampler_object(name)
 
 
+def sampler_of(solver: Callable[..., Tensor]) -> Any:
+    """SAMPLER from one of our solvers (velocity, x, sigmas, callback)."""
+
+    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
+        extra, ones = extra_args or {}, x.new_ones([x.shape[0]])
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return (x - model(x, sigma * ones, **extra)) / sigma
+
+        def report(step: int, x: Tensor, x0: Tensor) -> None:
+            if callback is not None:
+                levels = {"sigma": sigmas[step], "sigma_hat": sigmas[step]}
+                callback({"x": x, "i": step, "denoised": x0, **levels})
+
+        return solver(velocity, x, sigmas, report)
+
+    return comfy.samplers.KSAMPLER(run)
+
+
 def sample(
     model: comfy.model_patcher.ModelPatcher,
     noise: Tensor,

@@ -1,0 +1,71 @@
+"""The model's own noise levels, and the reference's solver, for SectionSampler and for stock samplers."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..framepack.errors import FramePackError
+from ..framepack.sampling.sigmas import flow_sigmas
+from ..framepack.sampling.solvers import SOLVERS
+from ..framepack.units import BASE, latent_grid
+from . import host
+from .types import CATEGORY
+
+
+class FramePackSigmas(io.ComfyNode):
+    """Noise levels shifted by the number of tokens that are generated at once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackSigmas",
+            display_name="FramePack Sigmas",
+            category=CATEGORY,
+            description="The noise levels that the model was trained for: shifted by the number of tokens of a "
+            "section, at most by 7. SectionSampler uses them by itself; connect them to see or change them.",
+            inputs=[
+                io.Int.Input("steps", default=25, min=1, max=200, tooltip="Steps; one more level comes out."),
+                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
+                io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
+                io.Int.Input("num_lat_frames", default=9, min=1, max=256, tooltip="Latent frames of a section: g."),
+            ],
+            outputs=[io.Sigmas.Output(tooltip="For SectionSampler or SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int, height: int) -> bool | str:
+        """Say what is wrong before anything runs."""
+        try:
+            latent_grid(height, width)
+        except FramePackError as fault:
+            return str(fault)
+        return True
+
+    @classmethod
+    def execute(cls, steps: int, width: int, height: int, num_lat_frames: int) -> io.NodeOutput:
+        """Compute them."""
+        return io.NodeOutput(flow_sigmas(steps, BASE.num_tokens(num_lat_frames, *latent_grid(height, width))))
+
+
+class FramePackSampler(io.ComfyNode):
+    """UniPC as the released models use it, or Euler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackSampler",
+            display_name="FramePack Sampler",
+            category=CATEGORY,
+            description="The solver: UniPC on flow matching as in the released implementation, or Euler.",
+            inputs=[
+                io.Combo.Input("solver", options=list(SOLVERS), default="unipc", tooltip="unipc is the reference's."),
+            ],
+            outputs=[io.Sampler.Output(tooltip="For SectionSampler or SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, solver: str) -> io.NodeOutput:
+        """Make it."""
+        return io.NodeOutput(host.sampler_of(SOLVERS[solver]))

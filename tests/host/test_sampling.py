@@ -1,0 +1,50 @@
+"""Noise levels and solver on stock SamplerCustomAdvanced and on SectionSampler."""
+
+from __future__ import annotations
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.host.conftest import Graph, node_of
+from tests.host.test_main_job import frames_of, saved, stock_graph
+from tools.client import Workflow, run
+from tools.host import Host
+
+
+def custom(solver: str | None, prefix: str, host: Host):
+    graph, (model, text, latent) = stock_graph()
+    noise = graph.add("RandomNoise", noise_seed=4)
+    guider = graph.add("BasicGuider", model=model, conditioning=text)
+    sampler = (
+        graph.add("FramePackSampler", solver=solver) if solver else graph.add("KSamplerSelect", sampler_name="euler")
+    )
+    sigmas = graph.add("FramePackSigmas", steps=20, width=64, height=64, num_lat_frames=9)
+    samples = graph.add(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+    )
+    graph.add("SaveLatent", samples=samples, filename_prefix=prefix)
+    graph.queue(host)
+    (file,) = sorted((host.base / "output").glob(f"{prefix}_*.latent"))[-1:]
+    return load_file(file)["latent_tensor"]
+
+
+def test_our_euler_is_the_stock_euler(host: Host):
+    ours, stock = custom("euler", "euler_ours", host), custom(None, "euler_stock", host)
+    assert (ours - stock).norm() / stock.norm() < 1e-4
+
+
+def test_unipc_comes_to_about_the_same_video(host: Host):
+    unipc, stock = custom("unipc", "unipc", host), custom(None, "euler_stock_2", host)
+    assert 1e-4 < (unipc - stock).norm() / stock.norm() < 0.5
+
+
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+def test_the_section_sampler_takes_both(host: Host, short: Workflow, solver: str):
+    graph = Graph(short)
+    inputs = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+    inputs["sampler"] = graph.add("FramePackSampler", solver=solver)
+    inputs["sigmas"] = graph.add("FramePackSigmas", steps=6, width=64, height=64, num_lat_frames=9)
+    steps = []
+    done = run(host.url, graph.workflow, lambda p: steps.append(p))
+    assert frames_of(saved(host, done)).shape[0] == 37
+    assert {p.total for p in steps if "section" in p.node} == {6}
