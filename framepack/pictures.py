@@ -128,9 +128,13 @@ def _row(draw: ImageDraw.ImageDraw, plan: Plan, section: Section, index: int, to
             if isinstance(frame, int):
                 cells(frame, frame + 1, colour_of(context.kernel))
     for anchor in plan.anchors:
-        draw.rectangle(
-            (left + anchor.frame * step, top + ROW - 4, left + (anchor.frame + 1) * step - 0.5, top + ROW - 2), THERE
+        edges = (
+            left + anchor.frames.start * step,
+            top + ROW - 4,
+            left + anchor.frames.stop * step - 0.5,
+            top + ROW - 2,
         )
+        draw.rectangle(edges, THERE)
     for start, stop in section.makes:
         cells(start, stop, MADE)
 

@@ -161,16 +161,31 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """A latent from outside that is part of the video: its slot's name and its latent frame."""
+    """Latents from outside that are part of the video: their slot's name, first latent frame, and how many."""
 
     slot: str
     frame: int
+    num_lat_frames: int = 1
+
+    @property
+    def frames(self) -> range:
+        """The latent frames that it fills."""
+        return range(self.frame, self.frame + self.num_lat_frames)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the plan's JSON; a number of 1 is left out."""
+        many = {"num_lat_frames": self.num_lat_frames} if self.num_lat_frames != 1 else {}
+        return {"slot": self.slot, "frame": self.frame} | many
 
     @classmethod
     def from_dict(cls, data: object) -> Anchor:
         """From the plan's JSON. Raises PlanError."""
-        fields = _fields(data, "an anchor", {"slot", "frame"}, set())
-        return cls(slot=_slot(fields["slot"]), frame=_int(fields["frame"], "an anchor's frame", 0))
+        fields = _fields(data, "an anchor", {"slot", "frame"}, {"num_lat_frames"})
+        return cls(
+            slot=_slot(fields["slot"]),
+            frame=_int(fields["frame"], "an anchor's frame", 0),
+            num_lat_frames=_int(fields.get("num_lat_frames", 1), "an anchor's num_lat_frames", 1),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +218,7 @@ class Plan:
             "num_pix_frames": self.num_pix_frames,
             "height": self.height,
             "width": self.width,
-            "anchors": [{"slot": a.slot, "frame": a.frame} for a in self.anchors],
+            "anchors": [anchor.to_dict() for anchor in self.anchors],
             "sections": [s.to_dict() for s in self.sections],
         }
 
@@ -247,7 +262,13 @@ class Plan:
             raise PlanError(f"{self.num_lat_frames} latent frames came; expected 1 to {MAX_LAT_FRAMES}")
         maker: dict[int, int] = {}  # frame to section, -1 for anchors
         for anchor in self.anchors:
-            self._add(maker, anchor.frame, -1, f"the anchor {anchor.slot!r}")
+            if anchor.frames.stop > self.num_lat_frames:
+                raise PlanError(
+                    f"the anchor {anchor.slot!r} ends at latent frame {anchor.frames.stop}; the video has "
+                    f"{self.num_lat_frames}"
+                )
+            for frame in anchor.frames:
+                self._add(maker, frame, -1, f"the anchor {anchor.slot!r}")
         for index, section in enumerate(self.sections):
             self._check_needs(section, index, maker)
             for frame in section.made:

@@ -7,7 +7,7 @@ from text alone, else, as the released models have it, a zero latent that is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,9 +17,20 @@ from .plan import MAX_CONTEXT_FRAMES, MAX_LAT_FRAMES, Anchor, Plan, Section
 from .schedule import Schedule
 from .units import FRAMES_PER_LATENT, num_sections
 
-START, END = "start", "end"  # slots
+START, END, VIDEO = "start", "end", "video"  # slots
 DEFAULT_GAP = {"inverted": "released", "endpoint": "capped:3", "vanilla": "pinned"}
 MAX_FPS = 240
+
+
+Order = Callable[[Schedule, Span, Gap], Iterator[Section]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """A video of so many latent frames that is there already, and the direction in which it is made longer."""
+
+    num_lat_frames: int
+    direction: Literal["forwards", "backwards"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +54,26 @@ def make_plan(
     no_start: Literal["section", "zero"] = "section",
     endpoints: Iterable[Endpoint] = (),
     halve: bool = False,
+    extend: Extension | None = None,
 ) -> Plan:
-    """Plan a video of so many latent frames, the start frame included.
+    """Plan a video of so many latent frames, the start frame and an extended video's included.
 
     `start`: a start image will come; where none will, `no_start` says whether a section makes latent frame 0 or a
     zero latent stands before it. `end`: an end image will come that is context only. `halve`: fill gaps from their
-    middle (any number of `endpoints`, or none). Raises PlanError.
+    middle (any number of `endpoints`, or none). `extend`: a video that is there and is made longer; one that is
+    extended forwards begins with its own frames, whatever `start` says. Raises PlanError.
     """
     rule = _check(schedule, num_lat_frames, end, halve, gap)
-    zero = not start and no_start == "zero"
-    points = _endpoints(endpoints, schedule, num_lat_frames, start=start, zero=zero)
+    there = _there(extend, schedule, num_lat_frames, end)
+    begun = bool(there) and there.start == 0
+    zero = not start and no_start == "zero" and not begun
+    points = _endpoints(endpoints, schedule, num_lat_frames, start=start or begun, zero=zero)
+    if collided := [point for point in points[begun:] if point.frame in there]:
+        raise PlanError(f"an endpoint at latent frame {collided[0].frame} came; the extended video is there already")
     order = halved if halve else ORDERS[schedule.sampling]
     sections: list[Section] = []
     num_context = 0
-    for section in _walk(schedule, points, num_lat_frames, rule, order, zero):
+    for section in _walk(schedule, points, num_lat_frames, there, rule, order, zero):
         sections.append(section)
         num_context += sum(len(c.frames) for c in section.context)
         if num_context > MAX_CONTEXT_FRAMES:
@@ -68,7 +85,7 @@ def make_plan(
         schedule=str(schedule),
         num_lat_frames=num_lat_frames,
         sections=_with_needs(_with_end(sections, num_lat_frames) if end else sections),
-        anchors=tuple(Anchor(slot=p.slot, frame=p.frame) for p in points if p.slot),
+        anchors=_anchors(points[begun:], there),
         height=height,
         width=width,
     )
@@ -128,8 +145,43 @@ def _endpoints(
     return points
 
 
+def _there(extend: Extension | None, schedule: Schedule, num_lat_frames: int, end: bool) -> range:
+    """The latent frames of the video that is extended; empty without one."""
+    if extend is None:
+        return range(0)
+    num = extend.num_lat_frames
+    if not 0 < num < num_lat_frames:
+        raise PlanError(
+            f"a video of {num} latent frames is to become {num_lat_frames} long; expected a video of 1 to "
+            f"{num_lat_frames - 1}"
+        )
+    if extend.direction == "backwards" and schedule.sampling != "inverted":
+        raise PlanError(
+            f"a video is extended backwards with an inverted schedule, such as f1k1_x_g9_f1k1f2k2f16k4_td; {schedule} "
+            f"is {schedule.sampling}"
+        )
+    if extend.direction == "forwards" and schedule.sampling == "inverted" and not end:
+        raise PlanError(
+            f"a video is extended forwards with a schedule that sees the past, such as f1k1_x_f16k4f2k2f1k1_g9; "
+            f"{schedule} sees the future"
+        )
+    return range(num) if extend.direction == "forwards" else range(num_lat_frames - num, num_lat_frames)
+
+
+def _anchors(points: Iterable[Endpoint], there: range) -> tuple[Anchor, ...]:
+    """What comes from outside: endpoints' images and an extended video."""
+    images = tuple(Anchor(slot=point.slot, frame=point.frame) for point in points if point.slot)
+    return images + ((Anchor(slot=VIDEO, frame=there.start, num_lat_frames=len(there)),) if there else ())
+
+
 def _walk(
-    schedule: Schedule, points: Sequence[Endpoint], num_lat_frames: int, rule: Gap, order, zero: bool
+    schedule: Schedule,
+    points: Sequence[Endpoint],
+    num_lat_frames: int,
+    there: range,
+    rule: Gap,
+    order: Order,
+    zero: bool,
 ) -> Iterator[Section]:
     """All sections: first those of the endpoints, then the gaps between them, each on its own."""
     blocks = []  # first frame and stop of what is known before the gaps are filled
@@ -145,7 +197,9 @@ def _walk(
                 yield replace(section, prompt=point.prompt)
             stop = room
         blocks.append((point.frame, stop))
-    blocks.append((num_lat_frames, num_lat_frames))
+    if there and there.start == 0:
+        blocks[0] = (0, there.stop)
+    blocks.append((there.start, num_lat_frames) if there and there.start else (num_lat_frames, num_lat_frames))
     for (first, start), (stop, last) in zip(blocks, blocks[1:], strict=False):
         if start < stop:
             for section in order(schedule, Span(start=start, stop=stop, first=first, last=last), rule):
@@ -158,11 +212,11 @@ def _nearest(points: Sequence[Endpoint], section: Section) -> str | None:
     return min(points, key=lambda point: abs(2 * point.frame + 1 - start - stop)).prompt
 
 
-def _with_end(sections: list[Section], num_lat_frames: int) -> list[Section]:
+def _with_end(sections: list[Section], last: int) -> list[Section]:
     """The end image in the place of the first frame after the video's last section."""
     for index, section in enumerate(sections):
         after = next((i for i, c in enumerate(section.context) if c.positions[0] > section.positions[-1]), None)
-        if after is not None and section.makes[-1][1] == num_lat_frames:
+        if after is not None and section.makes[-1][1] == last:
             context = list(section.context)
             context[after] = replace(context[after], frames=(END, *context[after].frames[1:]))
             return [*sections[:index], replace(section, context=tuple(context)), *sections[index + 1 :]]

@@ -6,12 +6,15 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .decode import FramePackVAEDecode
+from .endpoints import FramePackEndpoint, FramePackKeyframe
+from .images import FramePackResolution, FramePackVideoEncode
 from .loader import LoadFramePackModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
 from .planner import EndpointPlanner
-from .sampler import FramePackGather, FramePackSections, SectionSampler
+from .sampler import SectionSampler
 from .sampling import FramePackSampler, FramePackSigmas
+from .sections import FramePackGather, FramePackSections
 
 NODES: list[type[io.ComfyNode]] = [
     LoadFramePackModel,
@@ -25,6 +28,10 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSigmas,
     FramePackSampler,
     FramePackLoraLoader,
+    FramePackEndpoint,
+    FramePackKeyframe,
+    FramePackResolution,
+    FramePackVideoEncode,
 ]
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError
 from ..framepack.orders import Gap
 from ..framepack.pictures import draw_plan
+from ..framepack.plan import Plan
 from ..framepack.schedule import parse
-from ..framepack.sections import lat_frames_for, make_plan
-from ..framepack.units import latent_grid
-from .types import CATEGORY, PlanType, ScheduleType, preview
+from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
+from ..framepack.units import latent_frame, latent_grid
+from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
 
 
 class EndpointPlanner(io.ComfyNode):
@@ -27,7 +31,12 @@ class EndpointPlanner(io.ComfyNode):
             inputs=[
                 ScheduleType.Input("schedule", tooltip="From PackHistory."),
                 io.Float.Input(
-                    "seconds", default=5.0, min=0.1, max=1200.0, step=0.1, tooltip="Length; whole sections are made."
+                    "seconds",
+                    default=5.0,
+                    min=0.1,
+                    max=1200.0,
+                    step=0.1,
+                    tooltip="Length that is made; whole sections are made. An extended video's own comes on top.",
                 ),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
                 io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
@@ -35,8 +44,7 @@ class EndpointPlanner(io.ComfyNode):
                 io.Boolean.Input(
                     "start_image",
                     default=True,
-                    tooltip="The video begins with an image: connect its latent to SectionSampler's start_latent. "
-                    "Without, the first frame is made from the prompt.",
+                    tooltip="The video begins with an image: connect its latent to SectionSampler's start_latent.",
                 ),
                 io.String.Input(
                     "gap",
@@ -44,6 +52,35 @@ class EndpointPlanner(io.ComfyNode):
                     tooltip="How far a skipped stretch seems: auto (the schedule's own), released, pinned, true, "
                     "or capped:N sections.",
                     optional=True,
+                ),
+                io.Boolean.Input(
+                    "end_image",
+                    default=False,
+                    optional=True,
+                    tooltip="The video leads to an image (inverted schedules): connect its latent to SectionSampler's "
+                    "end_latent. It is context and not itself in the video.",
+                ),
+                io.Combo.Input(
+                    "without_start",
+                    options=["make it", "zero latent"],
+                    default="make it",
+                    optional=True,
+                    tooltip="Without a start image: make the first frame from the prompt (built-in model), or put a "
+                    "zero latent in its place (released models, text to video).",
+                ),
+                EndpointsType.Input("endpoints", optional=True, tooltip="From FramePackEndpoint."),
+                io.Boolean.Input(
+                    "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
+                ),
+                io.Combo.Input(
+                    "extend",
+                    options=["forwards", "backwards"],
+                    default="forwards",
+                    optional=True,
+                    tooltip="Whether video_latent is continued or led up to.",
+                ),
+                io.Latent.Input(
+                    "video_latent", optional=True, tooltip="A video to extend, through FramePackVideoEncode."
                 ),
             ],
             outputs=[PlanType.Output(display_name="plan", tooltip="For SectionSampler: JSON.")],
@@ -61,18 +98,53 @@ class EndpointPlanner(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(
-        cls, schedule: str, seconds: float, fps: float, width: int, height: int, start_image: bool, gap: str = "auto"
-    ) -> io.NodeOutput:
+    def execute(cls, schedule: str, seconds: float, fps: float, **options: Any) -> io.NodeOutput:
         """Plan and draw."""
-        parsed = parse(schedule)
-        plan = make_plan(
-            parsed,
-            num_lat_frames=lat_frames_for(seconds, fps, parsed),
-            start=start_image,
-            gap=None if gap == "auto" else gap,
-            height=height,
-            width=width,
-        )
+        plan = plan_of(schedule, seconds, fps, **options)
         text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
         return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan), text, cls))
+
+
+def plan_of(
+    schedule: str,
+    seconds: float,
+    fps: float,
+    *,
+    width: int,
+    height: int,
+    start_image: bool,
+    gap: str = "auto",
+    end_image: bool = False,
+    without_start: str = "make it",
+    endpoints: str | None = None,
+    halve_gaps: bool = False,
+    extend: str = "forwards",
+    video_latent: dict[str, Any] | None = None,
+) -> Plan:
+    """The plan of the node's inputs. Raises FramePackError."""
+    parsed = parse(schedule)
+    zero = without_start == "zero latent"
+    length = lat_frames_for(seconds, fps, parsed)
+    extension = None
+    if video_latent is not None:
+        extension = Extension(num_lat_frames=video_latent["samples"].shape[2], direction=extend)
+        length += extension.num_lat_frames - (extend == "forwards")
+    if not start_image and zero and extend != "forwards" or (not start_image and zero and extension is None):
+        length -= 1  # the zero latent is no part of the video
+    return make_plan(
+        parsed,
+        num_lat_frames=length,
+        start=start_image,
+        end=end_image,
+        gap=None if gap == "auto" else gap,
+        height=height,
+        width=width,
+        no_start="zero" if zero else "section",
+        endpoints=[_endpoint(point, fps) for point in json.loads(endpoints or "[]")],
+        halve=halve_gaps,
+        extend=extension,
+    )
+
+
+def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:
+    return Endpoint(frame=latent_frame(point["seconds"], fps), slot=point["keyframe"], prompt=point["prompt"])

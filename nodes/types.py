@@ -9,6 +9,8 @@ from PIL.Image import Image
 
 ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string
 PlanType = io.Custom("FRAMEPACK_PLAN")  # plan JSON
+EndpointsType = io.Custom("FRAMEPACK_ENDPOINTS")  # JSON: a list of seconds, prompt, keyframe
+AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
 
 CATEGORY = "FramePack"
 

@@ -1,6 +1,6 @@
 """Measure the built-in model on clips that training never saw; prints JSON.
 
-    python -m framepack.training.evaluate [--clips 64] [--steps 16]
+    python -m framepack.training.evaluate [--clips 64] [--steps 25] [--cfg 2]
 
 Image to video, five seconds, inverted: `shape_kept` is the share of frames that still show the start frame's
 colour with an area within 40 %; `direction_right` the share of clips whose centre, up to the first bounce, moves
@@ -18,10 +18,12 @@ import math
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoints import builtin
 from ..metrics import shapes as measure
 from ..plan import Plan
 from ..schedule import parse
@@ -32,6 +34,7 @@ from .shapes import CIRCUMRADIUS, COLOURS, DIRECTIONS, SPEEDS, Scene, caption, d
 
 SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 NUM_LAT_FRAMES = 37
+STEPS, CFG = 25, 2.0  # as in the shipped workflow
 NUM_PIX_FRAMES = 4 * NUM_LAT_FRAMES - 3
 OUTLINES = {name: partial(lambda x, y, r, name: distance(name, r, x, y), name=name) for name in CIRCUMRADIUS}
 
@@ -80,7 +83,7 @@ def shows_named(scene: Scene, frame: Tensor) -> bool:
     return colour == scene.colour and measure.nearest_outline(frame, OUTLINES) == scene.shape
 
 
-def image_to_video(model: Builtin, scenes: list[Scene], steps: int, batch: int = 16) -> dict:
+def image_to_video(model: Builtin, scenes: list[Scene], steps: int, cfg: float, batch: int = 16) -> dict:
     """The three image-to-video measures."""
     plan = make_plan(parse(SCHEDULE), num_lat_frames=NUM_LAT_FRAMES)
     allowed, seams = data_step(scenes), seam_frames(plan)
@@ -88,7 +91,7 @@ def image_to_video(model: Builtin, scenes: list[Scene], steps: int, batch: int =
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
         starts = torch.stack([encode_scene(model.vae, scene, 1) for scene in some])
-        latents = generate(model, plan, [caption(s) for s in some], start=starts, steps=steps, seed=i)
+        latents = generate(model, plan, [caption(s) for s in some], start=starts, steps=steps, cfg=cfg, seed=i)
         for scene, clip in zip(some, latents, strict=True):
             seen = measure.track(model.pixels(clip))
             true = measure.track(render(scene, [0]).transpose(0, 1))
@@ -101,13 +104,13 @@ def image_to_video(model: Builtin, scenes: list[Scene], steps: int, batch: int =
     return {**measures, "allowed_step_px": round(allowed, 3)}
 
 
-def text_to_video(model: Builtin, scenes: list[Scene], steps: int, batch: int = 16) -> dict:
+def text_to_video(model: Builtin, scenes: list[Scene], steps: int, cfg: float, batch: int = 16) -> dict:
     """The share of clips that show what the text names."""
     plan = make_plan(parse(SCHEDULE), num_lat_frames=NUM_LAT_FRAMES, start=False)
     shown = []
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
-        latents = generate(model, plan, [caption(s) for s in some], start=None, steps=steps, seed=1000 + i)
+        latents = generate(model, plan, [caption(s) for s in some], start=None, steps=steps, cfg=cfg, seed=1000 + i)
         for scene, clip in zip(some, latents, strict=True):
             shown.append(float(shows_named(scene, model.pixels(clip)[NUM_PIX_FRAMES // 2])))
     return {"named_shown": share(shown)}
@@ -127,14 +130,20 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--cfg", type=float, default=CFG)
+    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
     args = parser.parse_args()
-    model = Builtin.load()
+    model = Builtin.load(args.assets)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
-    result = {"clips": args.clips, "steps": args.steps}
-    result["image_to_video"] = image_to_video(model, scenes, args.steps)
-    result["text_to_video"] = text_to_video(model, scenes, args.steps)
-    result["vae"] = reconstruction(model, scenes)
+    result = {
+        "clips": args.clips,
+        "steps": args.steps,
+        "cfg": args.cfg,
+        "image_to_video": image_to_video(model, scenes, args.steps, args.cfg),
+        "text_to_video": text_to_video(model, scenes, args.steps, args.cfg),
+        "vae": reconstruction(model, scenes),
+    }
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ..checkpoints import builtin
 from ..units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
+from .clips import LatentClips
 from .encode import FIRST_SEED, scene_of
 from .shapes import render
-from .train_dit import NUM_TOKENS, WORDS, LatentClips, small_spec
+from .train_dit import NUM_TOKENS, WORDS, small_spec
 
 log = logging.getLogger(__name__)
 NUM_FITTED = 64  # clips
@@ -75,7 +76,7 @@ def export(state: Path, latents: Path, out: Path) -> None:
     """Write the DiT and the text encoder below `out`, where the pack looks for them."""
     kept = torch.load(state, weights_only=True)
     data = LatentClips(latents)
-    data.clips = (data.clips * data.std + data.mean - kept["latent_mean"]) / kept["latent_std"]
+    data.normalise_as(kept["latent_mean"], kept["latent_std"])
     spec = small_spec()
     history = {"recipe": json.loads(kept["recipe"]), "steps_done": kept["step"], "clips": len(data.seeds)}
     curve = {"first_seed": FIRST_SEED, "curve": kept["curve"]}

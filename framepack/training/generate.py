@@ -5,7 +5,7 @@ Dims: b batch, c channels, t h w latent grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from ..packing.history import ContextGroup
 from ..plan import Plan, Section
 from ..sampling.sections import run_plan, sample_section, section_noise
 from ..sampling.sigmas import flow_sigmas
+from ..units import BASE
 from ..vae.wan import WanVAE
 from .encode import load_vae
 
@@ -65,25 +66,38 @@ class Builtin:
 
 @torch.no_grad()
 def generate(
-    model: Builtin, plan: Plan, captions: list[str], *, start: Tensor | None, steps: int, seed: int, grid: int = 8
+    model: Builtin,
+    plan: Plan,
+    captions: list[str],
+    *,
+    start: Tensor | None,
+    steps: int,
+    seed: int,
+    cfg: float = 1.0,
+    grid: int = 8,
 ) -> Tensor:
     """Run a plan for b captions at once: normalised latents ``b c t h w``.
 
     `start` holds the raw first latents, ``b c 1 h w``, where the plan has a start anchor. Section i's noise comes
-    from (seed, i).
+    from (seed, i). With `cfg` above 1 the empty caption is led away from.
     """
-    context, pooled = model.text(torch.tensor([model.tokenizer(c) for c in captions]))
     timeline = {} if start is None else {0: model.latent_format.process_in(start)}
     b, channels = len(captions), model.dit.spec.in_channels
+    said = captions if cfg == 1 else [*captions, *[""] * b]
+    context, pooled = model.text(torch.tensor([model.tokenizer(c) for c in said]))
 
     def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
         num_lat_frames = section.num_lat_frames
         noise = section_noise(seed, index, (b, channels, num_lat_frames, grid, grid))
-        sigmas = flow_sigmas(steps, num_lat_frames * grid * grid // 4)
+        sigmas = flow_sigmas(steps, BASE.num_tokens(num_lat_frames, grid, grid))
+        if cfg != 1:
+            history = [replace(group, latents=group.latents.repeat(2, 1, 1, 1, 1)) for group in history]
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            levels = sigma.expand(b) * 1000
-            return model.dit(x, levels, context, pooled, positions=section.positions, history=history)
+            x = x if cfg == 1 else x.repeat(2, 1, 1, 1, 1)
+            levels = sigma.expand(len(x)) * 1000
+            v = model.dit(x, levels, context, pooled, positions=section.positions, history=history)
+            return v if cfg == 1 else v[b:] + cfg * (v[:b] - v[b:])
 
         return sample_section(velocity, noise, sigmas)
 

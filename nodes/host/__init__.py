@@ -4,6 +4,7 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 """
 
 from .files import find_file, find_model, list_files, list_models, register_assets
+from .images import resize
 from .loading import DTYPES, describe, load_model
 from .lora import apply_lora
 from .sampling import (
@@ -32,6 +33,7 @@ __all__ = [
     "load_text_encoder",
     "preview_callback",
     "register_assets",
+    "resize",
     "sample",
     "sampler_named",
     "sampler_of",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from framepack.errors import PlanError
 from framepack.plan import Plan
 from framepack.schedule import count_tokens, parse
-from framepack.sections import Endpoint, lat_frames_for, make_plan
+from framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 
 RELEASED = "f1k1_x_g9_f1k1f2k2f16k4_td"
@@ -146,3 +146,37 @@ def test_an_end_image_with_a_forward_schedule_is_refused():
 def test_what_is_no_plan_is_refused(text: str, words: str):
     with pytest.raises(PlanError, match=words):
         Plan.from_json(text)
+
+
+def test_a_video_is_extended_forwards_after_its_own_frames():
+    plan = make_plan(parse(F1), num_lat_frames=10 + 18, extend=Extension(num_lat_frames=10, direction="forwards"))
+    assert [a.to_dict() for a in plan.anchors] == [{"slot": "video", "frame": 0, "num_lat_frames": 10}]
+    assert [s.makes for s in plan.sections] == [((10, 19),), ((19, 28),)]
+    seen = [f for c in plan.sections[0].context for f in c.frames]
+    assert seen == [0, *[None] * 9, *range(10)]
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_video_is_extended_backwards_before_its_own_frames():
+    extend = Extension(num_lat_frames=10, direction="backwards")
+    plan = make_plan(parse(RELEASED), num_lat_frames=18 + 10, start=False, no_start="zero", extend=extend)
+    assert [a.to_dict() for a in plan.anchors] == [{"slot": "video", "frame": 18, "num_lat_frames": 10}]
+    assert [s.makes for s in plan.sections] == [((9, 18),), ((0, 9),)]
+    seen = [f for c in plan.sections[0].context for f in c.frames]
+    assert seen == [None, *range(18, 28), *[None] * 9]
+
+
+def test_a_start_image_and_a_video_to_lead_to_go_together():
+    extend = Extension(num_lat_frames=5, direction="backwards")
+    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 + 5, extend=extend)
+    assert {a.slot for a in plan.anchors} == {"start", "video"}
+    assert [s.makes for s in plan.sections] == [((1, 10),)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "direction", "words"),
+    [(F1, "backwards", "inverted schedule"), (RELEASED, "forwards", "sees the past")],
+)
+def test_a_direction_that_a_schedule_cannot_take_is_refused(schedule: str, direction: str, words: str):
+    with pytest.raises(PlanError, match=words):
+        make_plan(parse(schedule), num_lat_frames=28, extend=Extension(num_lat_frames=10, direction=direction))

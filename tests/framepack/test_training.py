@@ -16,19 +16,11 @@ from framepack.training import train_dit
 from framepack.training.encode import FIRST_SEED, scene_of
 from framepack.training.export import export
 from framepack.training.generate import Builtin
+from framepack.training.muon import orthogonalised
+from framepack.training.recipe import BROAD, TEXTUAL, Recipe, Stage, draw_section
 from framepack.training.shapes import COLOURS, DIRECTIONS, caption, centres, render
-from framepack.training.train_dit import (
-    MIXTURE,
-    NUM_TOKENS,
-    WORDS,
-    Recipe,
-    Trainee,
-    draw_section,
-    loss_of,
-    small_spec,
-    step_once,
-    train,
-)
+from framepack.training.teach_text import teach
+from framepack.training.train_dit import NUM_TOKENS, WORDS, Trainee, loss_of, small_spec, step_once, train
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -56,11 +48,19 @@ def test_every_caption_is_known_and_fits():
 
 
 def test_the_mixture_holds_every_order_and_the_case_without_an_image():
-    assert sum(share for *_, share in MIXTURE) == pytest.approx(1)
+    for mixture in (BROAD, TEXTUAL):
+        assert sum(each.share for each in mixture) == pytest.approx(1)
     rng = random.Random(0)
-    drawn = [draw_section(rng) for _ in range(300)]
+    drawn = [draw_section(rng, BROAD) for _ in range(300)]
     assert any(not s.context for s in drawn)  # the first frame from text alone
     assert any(len(s.makes) == 2 for s in drawn)  # both ends at once
+
+
+def short(*steps: int) -> Recipe:
+    """A recipe of a few steps: AdamW, then Muon with a text encoder that was taught by itself."""
+    stages = [Stage(steps=steps[0], optimizer="adamw", rate=1e-3, mixture=BROAD, warmup=2)]
+    stages += [Stage(steps=n, optimizer="muon", rate=1e-3, mixture=BROAD, warmup=2, teach=3) for n in steps[1:]]
+    return Recipe(stages=tuple(stages), batch=1)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def latents(tmp_path):
 
 
 def test_the_loss_is_the_velocitys(latents):
-    section = draw_section(random.Random(3))
+    section = draw_section(random.Random(3), BROAD)
     spec, tokenizer = small_spec(), Tokenizer(WORDS, NUM_TOKENS)
     model = Trainee(spec, tokenizer, 0)
     clips = torch.randn(2, 16, 47, 8, 8)
@@ -85,7 +85,7 @@ def test_the_loss_is_the_velocitys(latents):
 
 
 def test_a_run_that_was_cut_off_resumes_to_the_same_weights(latents, tmp_path, monkeypatch):
-    recipe = Recipe(steps=5, batch=1, warmup=2)
+    recipe = short(3, 2)
     spec = replace(small_spec(), double_blocks=1, single_blocks=1)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     whole.mkdir()
@@ -93,7 +93,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_weights(latents, tmp_path, m
     train(latents, whole, recipe, spec)
 
     def cut_off(model, optimizer, data, step, recipe):
-        if step == 3:
+        if step == 4:
             raise KeyboardInterrupt
         return step_once(model, optimizer, data, step, recipe)
 
@@ -101,7 +101,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_weights(latents, tmp_path, m
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(train_dit, "step_once", cut_off)
         train(latents, halves, recipe, spec)
-    assert torch.load(halves / "state.pt", weights_only=True)["step"] == 2
+    assert torch.load(halves / "state.pt", weights_only=True)["step"] == 4
     train(latents, halves, recipe, spec)
     one, two = (torch.load(out / "state.pt", weights_only=True)["mean"] for out in (whole, halves))
     assert all(torch.equal(value, two[key]) for key, value in one.items())
@@ -110,7 +110,7 @@ def test_a_run_that_was_cut_off_resumes_to_the_same_weights(latents, tmp_path, m
 def test_what_is_trained_is_exported_and_read_back(latents, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    train(latents, out, Recipe(steps=2, batch=1), small_spec())
+    train(latents, out, short(2), small_spec())
     export(out / "state.pt", latents, tmp_path / "assets")
     (tmp_path / "assets" / "vae").symlink_to(builtin.ASSETS / "vae")
     model = Builtin.load(tmp_path / "assets")
@@ -119,3 +119,18 @@ def test_what_is_trained_is_exported_and_read_back(latents, tmp_path):
     assert torch.allclose(model.dit.proj_out.bias, kept["mean"]["dit.proj_out.bias"], atol=1e-3)
     sample = torch.randn(1, 16, 2, 8, 8)
     assert torch.allclose(model.latent_format.process_in(model.latent_format.process_out(sample)), sample, atol=1e-4)
+
+
+def test_the_text_encoder_is_taught_to_say_what_captions_say():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(WORDS, NUM_TOKENS)
+    text = Trainee(small_spec(), tokenizer, 0).text
+    assert teach(text, tokenizer, steps=60, seed=0) > 0.6  # chance is under a third
+
+
+def test_muons_directions_have_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((3, 16, 64), (2, 64, 16), (1, 32, 32)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+        assert values.min() > 0.3
+        assert values.max() < 1.5

@@ -1,0 +1,87 @@
+"""Planned endpoints: points in time with a prompt or an image of their own; and the images by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..framepack.errors import PlanError
+from ..framepack.plan import MAX_NAME
+from ..framepack.sections import END, START, VIDEO
+from .types import CATEGORY, AnchorsType, EndpointsType
+
+
+class FramePackEndpoint(io.ComfyNode):
+    """One planned endpoint, after those that come in."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackEndpoint",
+            display_name="FramePack Endpoint",
+            category=CATEGORY,
+            description="A point in time of the video with its own prompt, key frame, or both. Chain several; the gaps "
+            "between them are filled towards what is known.",
+            inputs=[
+                io.Float.Input("seconds", default=2.5, min=0.0, max=1200.0, step=0.05, tooltip="When, from the start."),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What happens from here on; empty: the sampler's own prompt.",
+                ),
+                io.String.Input(
+                    "keyframe",
+                    default="",
+                    tooltip="The name of a FramePackKeyframe whose image stands here; empty: the frame is made.",
+                ),
+                EndpointsType.Input("previous", optional=True, tooltip="Another endpoint, before or after in time."),
+            ],
+            outputs=[EndpointsType.Output(display_name="endpoints", tooltip="For EndpointPlanner.")],
+        )
+
+    @classmethod
+    def execute(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> io.NodeOutput:
+        """Append it."""
+        points = json.loads(previous) if previous else []
+        points.append({"seconds": seconds, "prompt": prompt.strip() or None, "keyframe": keyframe.strip() or None})
+        return io.NodeOutput(json.dumps(points))
+
+
+class FramePackKeyframe(io.ComfyNode):
+    """A key frame's latent under a name."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackKeyframe",
+            display_name="FramePack Keyframe",
+            category=CATEGORY,
+            description="Names an image's latent, so that a FramePackEndpoint can place it in time. Chain several.",
+            inputs=[
+                io.String.Input("name", default="key", tooltip="The name that FramePackEndpoint uses."),
+                io.Latent.Input("latent", tooltip="The image through VAEEncode."),
+                AnchorsType.Input("previous", optional=True, tooltip="Other key frames."),
+            ],
+            outputs=[AnchorsType.Output(display_name="anchors", tooltip="For SectionSampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str) -> bool | str:
+        """Say what is wrong before anything runs."""
+        if not 1 <= len(name) <= MAX_NAME or name in (START, END, VIDEO):
+            return f"the name {name!r:.80} came; expected 1 to {MAX_NAME} characters, other than start, end and video"
+        return True
+
+    @classmethod
+    def execute(
+        cls, name: str, latent: dict[str, Any], previous: dict[str, dict[str, Any]] | None = None
+    ) -> io.NodeOutput:
+        """Add it."""
+        if previous and name in previous:
+            raise PlanError(f"two key frames are named {name!r}; give each its own name.")
+        return io.NodeOutput({**(previous or {}), name: latent})

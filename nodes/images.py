@@ -1,0 +1,88 @@
+"""Images and videos on their way in: the size that fits, and one causal pass through the VAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..framepack.buckets import BASE_SIZE, nearest_bucket
+from ..framepack.errors import LatentSizeError
+from ..framepack.units import FRAMES_PER_LATENT, PIXEL_UNIT
+from . import host
+from .types import CATEGORY
+
+
+class FramePackResolution(io.ComfyNode):
+    """Fits an image to a size that the released models were trained on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackResolution",
+            display_name="FramePack Resolution",
+            category=CATEGORY,
+            description="Fits an image to the training size of the nearest shape.",
+            inputs=[
+                io.Image.Input("image", tooltip="Any size."),
+                io.Int.Input(
+                    "base", default=BASE_SIZE, min=64, max=4096, step=16, tooltip="640 is the released models' own."
+                ),
+                io.Combo.Input(
+                    "fit",
+                    options=["crop", "pad", "stretch"],
+                    default="crop",
+                    tooltip="crop cuts what sticks out, pad adds black, stretch changes the shape.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="In that size."),
+                io.Int.Output(display_name="width", tooltip="For EndpointPlanner."),
+                io.Int.Output(display_name="height", tooltip="For EndpointPlanner."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, base: int, fit: str) -> io.NodeOutput:
+        """Resize it."""
+        height, width = nearest_bucket(image.shape[1], image.shape[2], base)
+        return io.NodeOutput(host.resize(image, height, width, fit), width, height)
+
+
+class FramePackVideoEncode(io.ComfyNode):
+    """A video to latents in one causal pass."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackVideoEncode",
+            display_name="FramePack Video Encode",
+            category=CATEGORY,
+            description="Encodes a video that is to be extended, in one causal pass over 4n + 1 of its frames.",
+            inputs=[
+                io.Image.Input("images", tooltip="The video's frames, from GetVideoComponents."),
+                io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
+                io.Combo.Input(
+                    "extend",
+                    options=["forwards", "backwards"],
+                    default="forwards",
+                    tooltip="forwards keeps the last 4n + 1 frames, backwards the first.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="For EndpointPlanner and SectionSampler, as video_latent.")],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor, vae: Any, extend: str) -> io.NodeOutput:
+        """Trim and encode."""
+        if any(side % PIXEL_UNIT for side in images.shape[1:3]):
+            raise LatentSizeError(
+                f"images came as {images.shape[2]}x{images.shape[1]} pixels; expected multiples of {PIXEL_UNIT}. Fit "
+                "them with FramePackResolution."
+            )
+        extra = (images.shape[0] - 1) % FRAMES_PER_LATENT
+        kept = images[extra:] if extend == "forwards" else images[: images.shape[0] - extra]
+        return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})

@@ -1,0 +1,183 @@
+"""The nodes that SectionSampler becomes: sections, and what puts them together. Users do not place them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..framepack.errors import FramePackError, LatentSizeError
+from ..framepack.packing.history import gather
+from ..framepack.plan import Anchor, Section
+from ..framepack.sampling.sections import section_noise
+from ..framepack.sampling.sigmas import flow_sigmas
+from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
+from . import host
+from .sampler import SLOT_INPUTS, shared_inputs
+from .types import CATEGORY, AnchorsType
+
+PLACES = io.String.Input("places", default="[]", tooltip="Where latents from outside lie, JSON.")
+SIZE = io.String.Input("size", tooltip="Height and width in pixels, JSON.")
+
+
+class FramePackSections(io.ComfyNode):
+    """One section, or in a very long plan a run of them. SectionSampler places it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs; latents of earlier sections come as made_0, made_1, ..."""
+        return io.Schema(
+            node_id="FramePackSections",
+            display_name="FramePack Sections",
+            category=f"{CATEGORY}/internal",
+            description="Placed by SectionSampler.",
+            is_experimental=True,
+            inputs=[
+                io.String.Input("sections", multiline=True, tooltip="Slices of the plan, JSON."),
+                io.Int.Input("first_index", min=0, max=100_000, tooltip="The first section's number in the plan."),
+                SIZE,
+                PLACES,
+                *shared_inputs(raw=False),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, sections: str, first_index: int, size: str, places: str, **values: Any) -> io.NodeOutput:
+        """Sample each of them in turn."""
+        model = values["model"]
+        if not host.is_framepack(model):
+            raise FramePackError("model is not a FramePack model; connect LoadFramePackModel.")
+        slices = [Section.from_dict(s) for s in json.loads(sections)]
+        grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
+        known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
+        timeline = {name: fmt.process_in(latent) for name, latent in known.items()}
+        raw: dict[int, Tensor] = {}
+        for i, section in enumerate(slices):
+            made = _sample(model, section, timeline, first_index + i, grid, values, (i, len(slices)))
+            raw |= {frame: made[:, :, j : j + 1] for j, frame in enumerate(section.made)}
+            timeline |= {frame: fmt.process_in(raw[frame]) for frame in section.made}
+        return io.NodeOutput({"samples": torch.cat(list(raw.values()), 2), "framepack_frames": list(raw)})
+
+
+class FramePackGather(io.ComfyNode):
+    """Puts sections in order of time. SectionSampler places it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs; latents of sections come as made_0, made_1, ..."""
+        return io.Schema(
+            node_id="FramePackGather",
+            display_name="FramePack Gather",
+            category=f"{CATEGORY}/internal",
+            description="Placed by SectionSampler.",
+            is_experimental=True,
+            inputs=[
+                io.Int.Input("num_lat_frames", min=1, max=100_000, tooltip="Latent frames of the video."),
+                SIZE,
+                PLACES,
+                *(io.Latent.Input(name, optional=True, tooltip="From outside.") for name in SLOT_INPUTS.values()),
+                AnchorsType.Input("anchors", optional=True, tooltip="Key frames."),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, num_lat_frames: int, size: str, places: str, **values: Any) -> io.NodeOutput:
+        """Concatenate."""
+        made = _made(values)
+        found = made | _placed(places, latent_grid(*json.loads(size)), values)
+        like = next(iter(made.values()), next(iter(found.values())))
+        return io.NodeOutput({"samples": torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)})
+
+
+def _made(values: dict[str, Any]) -> dict[int | str, Tensor]:
+    """Raw latents of earlier sections, by frame."""
+    found: dict[int | str, Tensor] = {}
+    for name, latent in values.items():
+        if name.startswith("made_"):
+            frames = latent["framepack_frames"]
+            found |= {frame: latent["samples"][:, :, i : i + 1] for i, frame in enumerate(frames)}
+    return found
+
+
+def _placed(places: str, grid: tuple[int, int], values: dict[str, Any]) -> dict[int | str, Tensor]:
+    """Raw latents from outside that are part of the video, by frame."""
+    found: dict[int | str, Tensor] = {}
+    for anchor in map(Anchor.from_dict, json.loads(places)):
+        latent = _slot(anchor.slot, grid, values)
+        if latent.shape[2] < anchor.num_lat_frames:
+            raise LatentSizeError(
+                f"{SLOT_INPUTS.get(anchor.slot, anchor.slot)} has {latent.shape[2]} latent frames; the plan counts on "
+                f"{anchor.num_lat_frames}. Connect the same latent to EndpointPlanner and SectionSampler."
+            )
+        found |= {frame: latent[:, :, i : i + 1] for i, frame in enumerate(anchor.frames)}
+    return found
+
+
+def _slots(sections: Iterable[Section], grid: tuple[int, int], values: dict[str, Any]) -> dict[int | str, Tensor]:
+    """Raw latents that are context only, by slot."""
+    names = {f for s in sections for c in s.context for f in c.frames if isinstance(f, str)}
+    return {name: _slot(name, grid, values)[:, :, :1] for name in names}
+
+
+def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
+    """A slot's raw latents ``1 c t h w``. Raises FramePackError without it, LatentSizeError for another size."""
+    name = SLOT_INPUTS.get(slot)
+    latent = values.get(name) if name else values.get("anchors", {}).get(slot)
+    if latent is None:
+        there = ", ".join(sorted(values.get("anchors", {}))) or "none"
+        raise FramePackError(
+            f"The plan uses the key frame {slot!r}; anchors has {there}. Name it in FramePackKeyframe."
+        )
+    samples = latent["samples"] if latent["samples"].ndim == 5 else latent["samples"][:, :, None]
+    if tuple(samples.shape[3:]) != grid:
+        came, expected = ("x".join(str(PIXELS_PER_LATENT * n) for n in (w, h)) for h, w in (samples.shape[3:], grid))
+        raise LatentSizeError(
+            f"{name or slot} is of an image of {came} pixels; the plan is {expected}. Resize the image, or give "
+            "EndpointPlanner its width and height."
+        )
+    return samples[:1]
+
+
+def _sample(
+    model: Any,
+    section: Section,
+    timeline: dict[int | str, Tensor],
+    index: int,
+    grid: tuple[int, int],
+    values: dict[str, Any],
+    run: tuple[int, int],
+) -> Tensor:
+    """Raw latents of one section, ``1 c t h w``."""
+    channels = model.model.diffusion_model.spec.in_channels
+    noise = section_noise(values["seed"], index, (1, channels, section.num_lat_frames, *grid))
+    history = gather(section, timeline, noise)
+    sigmas = values.get("sigmas")
+    if sigmas is None:
+        sigmas = flow_sigmas(values["steps"], BASE.num_tokens(section.num_lat_frames, *grid))
+    vision = values.get("clip_vision_output")
+    extra = {
+        "framepack_positions": section.positions,
+        "framepack_history": history,
+        "framepack_image": None if vision is None else vision["last_hidden_state"],
+        "guidance": values["guidance"],
+    }
+    positive = values["positive"]
+    negative = values.get("negative") or host.zeroed(positive)
+    steps = len(sigmas) - 1
+    return host.sample(
+        model,
+        noise,
+        sigmas,
+        values.get("sampler") or host.sampler_named("euler"),
+        host.with_values(positive, extra),
+        host.with_values(negative, extra),
+        values["cfg"],
+        values["seed"],
+        host.preview_callback(model, steps, run[0] * steps, run[1] * steps),
+    )
