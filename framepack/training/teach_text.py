@@ -71,6 +71,7 @@ def teach(text: TextEncoder, tokenizer: Tokenizer, steps: int, seed: int, drop: 
         optimizer.step()
         hits = torch.stack([score.argmax(1) == classes[:, i] for i, score in enumerate(scores)])
         right = hits.float().mean().item()
+    optimizer.zero_grad(set_to_none=True)  # else they would count when the DiT's gradients are clipped
     with torch.no_grad():  # to the size of the other embeddings that it is added to
         spread = text(draw(rng, tokenizer, drop)[0])[1].std()
         text.pool.weight /= spread
