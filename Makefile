@@ -23,7 +23,7 @@ evaluate: $(VENV)/.host
 	$(BIN)/python -m framepack.training.evaluate $(ARGS)
 
 workflows: $(VENV)/.host
-	$(BIN)/python -m tools.workflows
+	$(BIN)/python -m tools.shipped
 
 # torch alone by version first: every other package then takes the build that is there.
 $(VENV)/.host: tools/requirements-host.txt

@@ -8,7 +8,7 @@ from ..framepack.errors import FramePackError
 from ..framepack.pictures import draw_schedule
 from ..framepack.presets import resolve
 from ..framepack.schedule import count_tokens
-from ..framepack.units import latent_grid
+from ..framepack.units import PIXEL_UNIT, latent_grid
 from .types import CATEGORY, ScheduleType, preview
 
 DEFAULT = "f1k1_x_g9_f1k1f2k2f16k4_td"
@@ -43,11 +43,11 @@ class PackHistory(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, schedule: str, width: int, height: int) -> bool | str:
-        """Say what is wrong before anything runs."""
+    def validate_inputs(cls, schedule: str | None, width: int | None, height: int | None) -> bool | str:
+        """Say what is wrong before anything runs; None stands for what only a run will tell."""
         try:
-            resolve(schedule)
-            latent_grid(height, width)
+            resolve(schedule or DEFAULT)
+            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
         except FramePackError as fault:
             return str(fault)
         return True

@@ -13,7 +13,7 @@ from ..framepack.pictures import draw_plan
 from ..framepack.plan import Plan
 from ..framepack.schedule import parse
 from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
-from ..framepack.units import latent_frame, latent_grid
+from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
 
 
@@ -87,11 +87,11 @@ class EndpointPlanner(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int, height: int, gap: str = "auto") -> bool | str:
-        """Say what is wrong before anything runs."""
+    def validate_inputs(cls, width: int | None, height: int | None, gap: str | None = "auto") -> bool | str:
+        """Say what is wrong before anything runs; None stands for what only a run will tell."""
         try:
-            latent_grid(height, width)
-            if gap != "auto":
+            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
+            if gap not in ("auto", None):
                 Gap.parse(gap)
         except FramePackError as fault:
             return str(fault)

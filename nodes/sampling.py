@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..framepack.errors import FramePackError
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.sampling.solvers import SOLVERS
-from ..framepack.units import BASE, latent_grid
+from ..framepack.units import BASE, PIXEL_UNIT, latent_grid
 from . import host
 from .types import CATEGORY
 
@@ -34,10 +34,10 @@ class FramePackSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int, height: int) -> bool | str:
-        """Say what is wrong before anything runs."""
+    def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
+        """Say what is wrong before anything runs; None stands for what only a run will tell."""
         try:
-            latent_grid(height, width)
+            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
         except FramePackError as fault:
             return str(fault)
         return True

@@ -1,6 +1,4 @@
-"""Write the shipped workflows, each in both formats, from one description.
-
-    python -m tools.workflows
+"""Workflows from a description, in both formats; `tools.shipped` describes those that come with the pack.
 
 The real host tells each node's inputs and outputs. `workflows/NAME.json` is what the page opens (format 0.4),
 `workflows/api/NAME.json` what POST /prompt takes.
@@ -8,16 +6,10 @@ The real host tells each node's inputs and outputs. `workflows/NAME.json` is wha
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .host import CACHE, REPO, running
-
-log = logging.getLogger(__name__)
-FOLDER = REPO / "workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, GAP_Y, ROW_Y = 420, 60, 26  # pixels on the page
 
@@ -110,14 +102,16 @@ def draw(node: Node, info: Info, place: tuple[int, int], links: list[list[Any]])
     if strange := node.values.keys() - known.keys():
         raise ValueError(f"{node.kind} has no input {min(strange)!r}; it has {', '.join(known)}")
     for name, (kind, options) in known.items():
+        value, link = node.values.get(name), None
         if is_widget(kind, options):
             fields += values_of(node, name, kind, options)
-            continue
-        link = None
-        if isinstance(value := node.values.get(name), tuple):
+            if not isinstance(value, tuple):
+                continue
+        if isinstance(value, tuple):
             link = len(links) + 1
             links.append([link, value[0].id, value[1], node.id, len(sockets), kind])
-        sockets.append({"name": name, "type": kind, "link": link})
+        widget = {"widget": {"name": name}} if is_widget(kind, options) else {}
+        sockets.append({"name": name, "type": kind, "link": link} | widget)
     outputs = zip(info["output_name"], info["output"], strict=True)
     properties: dict[str, Any] = {"Node name for S&R": node.kind}
     return {
@@ -139,7 +133,8 @@ def values_of(node: Node, name: str, kind: Any, options: Info) -> list[Any]:
     """The values of an input's fields: its own, and those that the page adds to it."""
     choices = kind if isinstance(kind, list) else options.get("options", [])
     default = options.get("default", choices[0] if choices else None)
-    values = [node.values.get(name, default)]
+    value = node.values.get(name, default)
+    values = [default if isinstance(value, tuple) else value]
     if options.get("control_after_generate"):
         values.append("fixed")
     if options.get("image_upload"):
@@ -183,63 +178,3 @@ def note(number: int, text: str) -> dict[str, Any]:
         "properties": {},
         "widgets_values": [text],
     }
-
-
-def image_to_video_small() -> Graph:
-    """The built-in model: a start image, a prompt, five seconds."""
-    g = Graph(
-        "image_to_video_small",
-        "## A first video, with nothing to download\n\nThe model is built into the pack. It knows one coloured shape "
-        "(circle, square, triangle, star; red, green, blue, yellow, purple, cyan) that moves right, left, up or down, "
-        "slowly or quickly, and may turn. Change the prompt's direction or the length, and queue again: sections that "
-        "the edit does not touch are kept.\n\nPackHistory and EndpointPlanner show what is packed and planned.",
-    )
-    model = g.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
-    clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
-    vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
-    image = g.add("LoadImage", image="framepack_red_star.png")
-    prompt = "a red star moves to the right on a plain background"
-    positive = g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt)
-    start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
-    schedule = g.add("PackHistory", schedule="f1k1_x_g9_f1k1f2k2f16k4_td", width=64, height=64)
-    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
-    samples = g.add(
-        "SectionSampler",
-        model=model,
-        plan=plan,
-        positive=positive,
-        seed=1,
-        steps=25,
-        cfg=1.0,
-        guidance=10.0,
-        start_latent=start,
-    )
-    return finish(g, samples, vae)
-
-
-def finish(g: Graph, samples: Node, vae: Node) -> Graph:
-    """Decode and save."""
-    images = g.add("FramePackVAEDecode", samples=samples, vae=vae)
-    video = g.add("CreateVideo", images=images, fps=30.0)
-    g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="h264")
-    return g
-
-
-WORKFLOWS = (image_to_video_small,)
-
-
-def main() -> None:
-    """Command line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with running(CACHE / "demo") as host:
-        info = host.get("/object_info")
-    (FOLDER / "api").mkdir(parents=True, exist_ok=True)
-    for make in WORKFLOWS:
-        graph = make()
-        (FOLDER / f"{graph.name}.json").write_text(json.dumps(graph.page(info), indent=1) + "\n")
-        (FOLDER / "api" / f"{graph.name}.json").write_text(json.dumps(graph.api(), indent=1) + "\n")
-        log.info("%s: %d nodes", graph.name, len(graph.nodes))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 from einops import rearrange
 from PIL import Image
@@ -101,11 +102,17 @@ def _save(weights: dict[str, Tensor], out: Path, asset: Path, metadata: dict[str
     log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
 
-def write_example(path: Path) -> None:
-    """The start image that comes with the pack."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = (render(EXAMPLE, [0])[:, 0] * 255).round().to(torch.uint8)
-    Image.fromarray(rearrange(pixels, "c h w -> h w c").numpy()).save(path)
+def write_examples(folder: Path) -> None:
+    """The start image and the video that come with the pack."""
+    folder.mkdir(parents=True, exist_ok=True)
+    video = (rearrange(render(EXAMPLE, range(37)), "c t h w -> t h w c") * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(video[0]).save(folder / "framepack_red_star.png")
+    with av.open(str(folder / "framepack_red_star.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
+        for frame in video:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
 
 
 def main() -> None:
@@ -117,7 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     export(args.state, args.latents, args.out)
-    write_example(args.out / "input" / "framepack_red_star.png")
+    write_examples(args.out / "input")
 
 
 if __name__ == "__main__":

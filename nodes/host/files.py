@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 
 def register_assets() -> None:
-    """List the built-in model among the host's files, and lay its start image beside the user's, if absent."""
+    """List the built-in model among the host's files, and lay its examples beside the user's images, if absent."""
     for kind in ("diffusion_models", "vae", "text_encoders"):
         folder_paths.add_model_folder_path(kind, str(builtin.ASSETS / kind))
-    for picture in (builtin.ASSETS / "input").glob("*.png"):
-        target = Path(folder_paths.get_input_directory()) / picture.name
+    for example in (builtin.ASSETS / "input").iterdir():
+        target = Path(folder_paths.get_input_directory()) / example.name
         if not target.exists():
             try:
-                shutil.copyfile(picture, target)
+                shutil.copyfile(example, target)
             except OSError as fault:
-                log.warning("The example image %s could not be laid into the input folder: %s", picture.name, fault)
+                log.warning("The example %s could not be laid into the input folder: %s", example.name, fault)
 
 
 def list_files(kind: str) -> list[str]:

@@ -130,8 +130,14 @@ class FramePackModel(comfy.model_base.HunyuanVideo):
             layout = tuple((g.kernel, g.positions, g.tail) for g in groups)
             out["framepack_layout"] = comfy.conds.CONDConstant((kwargs["framepack_positions"], layout))
             out |= {f"history_{i}": comfy.conds.CONDRegular(g.latents) for i, g in enumerate(groups)}
-        if kwargs.get("framepack_image") is not None:
-            out["image"] = comfy.conds.CONDRegular(kwargs["framepack_image"])
+        image = kwargs.get("framepack_image")
+        if image is not None and spec.image_dim:
+            if image.shape[-1] != spec.image_dim:
+                raise FramePackError(
+                    f"clip_vision_output is {image.shape[-1]} wide; this model takes {spec.image_dim}. Encode the "
+                    "image with sigclip_vision_patch14_384."
+                )
+            out["image"] = comfy.conds.CONDRegular(image)
         return out
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list]:

@@ -25,7 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with running(tmp_path_factory.mktemp("host")) as running_host:
+    base = tmp_path_factory.mktemp("host")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "standins").symlink_to(Path(__file__).parent / "standins", target_is_directory=True)
+    with running(base) as running_host:
         yield running_host
 
 

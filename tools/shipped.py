@@ -1,0 +1,245 @@
+"""Describe the shipped workflows and write them into workflows/.
+
+    python -m tools.shipped
+
+`workflows/NAME.json` is what the page opens (format 0.4), `workflows/api/NAME.json` what POST /prompt takes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from .host import CACHE, REPO, running
+from .workflows import Graph, Node
+
+log = logging.getLogger(__name__)
+FOLDER = REPO / "workflows"
+HUB = "https://huggingface.co"
+I2V, F1 = "FramePackI2V_HY_fp8_e4m3fn.safetensors", "FramePack_F1_I2V_HY_20250503_fp8_e4m3fn.safetensors"
+VAE, VISION = "hunyuan_video_vae_bf16.safetensors", "sigclip_vision_patch14_384.safetensors"
+LLAMA, CLIP_L = "llava_llama3_fp8_scaled.safetensors", "clip_l.safetensors"
+REPACKAGED = f"{HUB}/Comfy-Org/HunyuanVideo_repackaged/resolve/main/split_files"
+FILES = {
+    I2V: (f"{HUB}/Kijai/HunyuanVideo_comfy/resolve/main/{I2V}", "diffusion_models"),
+    F1: (f"{HUB}/kabachuha/FramePack_F1_I2V_HY_20250503_comfy/resolve/main/{F1}", "diffusion_models"),
+    VAE: (f"{REPACKAGED}/vae/{VAE}", "vae"),
+    LLAMA: (f"{REPACKAGED}/text_encoders/{LLAMA}", "text_encoders"),
+    CLIP_L: (f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/{CLIP_L}", "text_encoders"),
+    VISION: (f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{VISION}", "clip_vision"),
+}
+INVERTED, FORWARD = "f1k1_x_g9_f1k1f2k2f16k4_td", "f1k1_x_f16k4f2k2f1k1_g9"
+PROMPT = "The girl dances gracefully, with clear movements, full of charm."
+NEEDS = "\n\nNeeds about 24 GB of files, which ComfyUI offers to download when they are missing."
+
+
+def image_to_video_small() -> Graph:
+    """The built-in model: a start image, a prompt, five seconds."""
+    g = Graph(
+        "image_to_video_small",
+        "## A first video, with nothing to download\n\nThe model is built into the pack. It knows one coloured shape "
+        "(circle, square, triangle, star; red, green, blue, yellow, purple, cyan) that moves right, left, up or down, "
+        "slowly or quickly, and may turn. Change the prompt's direction or the length, and queue again: sections that "
+        "the edit does not touch are kept.\n\nPackHistory and EndpointPlanner show what is packed and planned.",
+    )
+    model = g.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
+    clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
+    vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
+    image = g.add("LoadImage", image="framepack_red_star.png")
+    prompt = "a red star moves to the right on a plain background"
+    positive = g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt)
+    negative = g.add("CLIPTextEncode", title="No prompt", clip=clip, text="")
+    start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
+    schedule = g.add("PackHistory", schedule=INVERTED, width=64, height=64)
+    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
+    samples = sampler(g, model, plan, positive, cfg=2.0, negative=negative, start_latent=start)
+    return finish(g, samples, vae)
+
+
+class Released:
+    """The parts that all workflows of the released models share."""
+
+    def __init__(self, name: str, note: str, model: str = I2V, prompt: str = PROMPT):
+        self.g = Graph(name, note + NEEDS)
+        self.model = self.load("LoadFramePackModel", [model], model_name=model)
+        names = {"clip_name1": CLIP_L, "clip_name2": LLAMA, "type": "hunyuan_video", "device": "default"}
+        self.clip = self.load("DualCLIPLoader", [CLIP_L, LLAMA], **names)
+        self.vae = self.load("VAELoader", [VAE], vae_name=VAE)
+        self.vision = self.load("CLIPVisionLoader", [VISION], clip_name=VISION)
+        self.positive = self.g.add("CLIPTextEncode", title="Prompt", clip=self.clip, text=prompt)
+        schedule = FORWARD if model == F1 else INVERTED
+        self.schedule = self.g.add("PackHistory", schedule=schedule, width=640, height=640)
+
+    def load(self, kind: str, files: list[str], **values: Any) -> Node:
+        """A loader, with where its files can be had."""
+        models = [{"name": name, "url": FILES[name][0], "directory": FILES[name][1]} for name in files]
+        return self.g.add(kind, models=models, **values)
+
+    def image(self, title: str) -> Node:
+        """An image in a size that the model was trained on; outputs image, width, height."""
+        loaded = self.g.add("LoadImage", title=title, image="framepack_red_star.png")
+        return self.g.add("FramePackResolution", image=loaded, base=640, fit="crop")
+
+    def latent(self, image: Node, title: str) -> Node:
+        """An image's latent."""
+        return self.g.add("VAEEncode", title=title, pixels=image, vae=self.vae)
+
+    def seen(self, image: Node) -> Node:
+        """What the vision encoder makes of an image."""
+        return self.g.add("CLIPVisionEncode", clip_vision=self.vision, image=image, crop="none")
+
+    def plan(self, width: Any, height: Any, **values: Any) -> Node:
+        """A plan in an image's size."""
+        given = {"seconds": 5.0, "fps": 30.0, "start_image": True} | values
+        return self.g.add("EndpointPlanner", schedule=self.schedule, width=width, height=height, **given)
+
+    def finish(self, plan: Node, still: bool = False, **values: Any) -> Graph:
+        """Sample with the reference's solver, decode and save."""
+        unipc = self.g.add("FramePackSampler", solver="unipc")
+        samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
+        return finish(self.g, samples, self.vae, still)
+
+
+def image_to_video() -> Graph:
+    """The inverted model."""
+    r = Released(
+        "image_to_video",
+        "## Image to video\n\nFramePack I2V makes the video from its end towards the start image, so that it does not "
+        "drift. Change the image, the prompt and the seconds.",
+    )
+    image = r.image("Start image")
+    plan = r.plan(image[1], image[2])
+    return r.finish(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
+
+
+def image_to_video_f1() -> Graph:
+    """The forward model."""
+    r = Released(
+        "image_to_video_f1",
+        "## Image to video, F1\n\nFramePack F1 makes the video in temporal order, with larger motion. Making it longer "
+        "keeps what is there and samples the new sections only.",
+        F1,
+    )
+    image = r.image("Start image")
+    plan = r.plan(image[1], image[2])
+    return r.finish(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
+
+
+def text_to_video() -> Graph:
+    """No start image: a zero latent in its place."""
+    r = Released(
+        "text_to_video",
+        "## Text to video\n\nA zero latent stands where the start image would, and is not in the video. The vision "
+        "encoder sees a black image. The model was trained for image to video: expect less than with an image.",
+        prompt="A sailing boat crosses a calm bay at sunset, gentle waves, cinematic.",
+    )
+    black = r.g.add("EmptyImage", title="Black", width=384, height=384, batch_size=1, color=0)
+    plan = r.plan(832, 480, start_image=False, without_start="zero latent")
+    return r.finish(plan, clip_vision_output=r.seen(black))
+
+
+def start_and_end_frame() -> Graph:
+    """The video leads to an image."""
+    r = Released(
+        "start_and_end_frame",
+        "## Start and end frame\n\nThe video begins with one image and leads to another, which is context only. Both "
+        "are fitted to the start image's size.",
+    )
+    start, end = r.image("Start image"), r.image("End image")
+    plan = r.plan(start[1], start[2], end_image=True)
+    latents = {"start_latent": r.latent(start, "Start image"), "end_latent": r.latent(end, "End image")}
+    return r.finish(plan, clip_vision_output=r.seen(start), **latents)
+
+
+def key_frames() -> Graph:
+    """An image in the middle, with a prompt of its own from there on."""
+    r = Released(
+        "key_frames",
+        "## Key frames\n\nAn image stands in the middle of the video, with its own prompt from there on. Chain more "
+        "endpoints and key frames; an endpoint without a key frame has a prompt alone.",
+    )
+    start, middle = r.image("Start image"), r.image("Key frame")
+    named = r.g.add("FramePackKeyframe", name="middle", latent=r.latent(middle, "Key frame"))
+    prompt = "The girl stops, turns to the camera and smiles."
+    point = r.g.add("FramePackEndpoint", seconds=4.8, prompt=prompt, keyframe="middle")
+    plan = r.plan(start[1], start[2], seconds=9.6, endpoints=point)
+    outside = {"start_latent": r.latent(start, "Start image"), "anchors": named, "clip": r.clip}
+    return r.finish(plan, clip_vision_output=r.seen(start), **outside)
+
+
+def single_frame() -> Graph:
+    """One new frame after an image."""
+    r = Released(
+        "single_frame",
+        "## A single frame\n\nOne latent frame is made from the image: the same scene, changed as the prompt says. The "
+        "last of its pictures is saved.",
+        prompt="The girl now sits at a table by a window and reads a book.",
+    )
+    r.schedule.values["schedule"] = "f1k1_x_g1_f1k1f2k2f16k4_td"
+    image = r.image("Image")
+    plan = r.plan(image[1], image[2], seconds=0.1)
+    return r.finish(plan, still=True, start_latent=r.latent(image, "Image"), clip_vision_output=r.seen(image))
+
+
+def extend_forwards() -> Graph:
+    """F1 goes on from a video."""
+    return _extend("extend_forwards", "forwards", F1, "FramePack F1 goes on where a video ends.")
+
+
+def extend_backwards() -> Graph:
+    """The inverted model leads up to a video."""
+    return _extend("extend_backwards", "backwards", I2V, "FramePack I2V makes what came before a video.")
+
+
+def _extend(name: str, direction: str, model: str, note: str) -> Graph:
+    r = Released(name, f"## Extend a video {direction}\n\n{note} The whole video is encoded in one causal pass.", model)
+    video = r.g.add("LoadVideo", file="framepack_red_star.mp4")
+    images = r.g.add("GetVideoComponents", video=video)
+    fitted = r.g.add("FramePackResolution", image=images, base=640, fit="crop")
+    latent = r.g.add("FramePackVideoEncode", images=fitted, vae=r.vae, extend=direction)
+    first = r.g.add("ImageFromBatch", title="One frame for the vision encoder", image=fitted, batch_index=0, length=1)
+    given = {"start_image": False, "without_start": "zero latent", "extend": direction, "video_latent": latent}
+    plan = r.plan(fitted[1], fitted[2], **given)
+    return r.finish(plan, video_latent=latent, clip_vision_output=r.seen(first))
+
+
+def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, **values: Any) -> Node:
+    """SectionSampler with the numbers to start from."""
+    numbers = {"seed": 1, "steps": 25, "cfg": cfg, "guidance": 10.0}
+    return g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values)
+
+
+def finish(g: Graph, samples: Node, vae: Node, still: bool = False) -> Graph:
+    """Decode and save, a video or its last frame."""
+    images = g.add("FramePackVAEDecode", samples=samples, vae=vae)
+    if still:
+        last = g.add("ImageFromBatch", title="Last frame", image=images, batch_index=4, length=1)
+        g.add("SaveImage", images=last, filename_prefix=f"FramePack/{g.name}")
+        return g
+    video = g.add("CreateVideo", images=images, fps=30.0)
+    g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="h264")
+    return g
+
+
+WORKFLOWS = (
+    *(image_to_video_small, image_to_video, image_to_video_f1, text_to_video, start_and_end_frame, key_frames),
+    *(single_frame, extend_forwards, extend_backwards),
+)
+
+
+def main() -> None:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with running(CACHE / "demo") as host:
+        info = host.get("/object_info")
+    (FOLDER / "api").mkdir(parents=True, exist_ok=True)
+    for make in WORKFLOWS:
+        graph = make()
+        (FOLDER / f"{graph.name}.json").write_text(json.dumps(graph.page(info), indent=1) + "\n")
+        (FOLDER / "api" / f"{graph.name}.json").write_text(json.dumps(graph.api(), indent=1) + "\n")
+        log.info("%s: %d nodes", graph.name, len(graph.nodes))
+
+
+if __name__ == "__main__":
+    main()
