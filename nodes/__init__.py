@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .images import FramePackResolution, FramePackVideoEncode
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSigmas,
     FramePackSampler,
     FramePackLoraLoader,
+    FramePackStepCache,
     FramePackEndpoint,
     FramePackKeyframe,
     FramePackResolution,

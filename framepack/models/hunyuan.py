@@ -125,17 +125,30 @@ class HunyuanDiT(nn.Module):
     def run_blocks(
         self, x: Tensor, text: Tensor, vec: Tensor, phases: Phases, attend: Any, options: Mapping[str, Any]
     ) -> Tensor:
-        """All blocks; picture tokens ``b l d`` in and out. The host's block replacements are honoured."""
-        for i, block in enumerate(self.transformer_blocks):
-            run = partial(_double, block, phases=phases, attend=attend)
+        """All blocks; picture tokens ``b l d`` in and out. The host's block replacements and a step cache count."""
+
+        def double(i: int, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+            run = partial(_double, self.transformer_blocks[i], phases=phases, attend=attend)
             out = _replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": vec, "pe": phases})
-            x, text = out["img"], out["txt"]
-        num = x.shape[1]
-        x = torch.cat([x, text], 1)
-        for i, block in enumerate(self.single_transformer_blocks):
-            run = partial(_single, block, phases=phases, attend=attend)
-            x = _replaced(options, "single_block", i, run)({"img": x, "vec": vec, "pe": phases})["img"]
-        return x[:, :num]
+            return out["img"], out["txt"]
+
+        after_first, text = double(0, x, text)
+
+        def rest(x: Tensor) -> Tensor:
+            said = text
+            for i in range(1, len(self.transformer_blocks)):
+                x, said = double(i, x, said)
+            num = x.shape[1]
+            x = torch.cat([x, said], 1)
+            for i, block in enumerate(self.single_transformer_blocks):
+                run = partial(_single, block, phases=phases, attend=attend)
+                x = _replaced(options, "single_block", i, run)({"img": x, "vec": vec, "pe": phases})["img"]
+            return x[:, :num]
+
+        cache = options.get("framepack_step_cache")
+        if cache is None:
+            return rest(after_first)
+        return cache.run(tuple(options.get("cond_or_uncond", ())), _is_final(options), x, after_first, rest)
 
     def _attend(self, mask: Tensor | None, options: Mapping[str, Any]) -> Any:
         return partial(self.attention, mask=mask, transformer_options=options)
@@ -171,6 +184,12 @@ def key_mask(mask: Tensor | None, num_tokens: int) -> Tensor | None:
     if mask is None:
         return None
     return F.pad(mask, (num_tokens - mask.shape[1], 0), value=True)[:, None, None]
+
+
+def _is_final(options: Mapping[str, Any]) -> bool:
+    """Is this the last step? By the run's noise levels and the present one, which the host passes along."""
+    levels, now = options.get("sample_sigmas"), options.get("sigmas")
+    return levels is not None and now is not None and len(levels) > 1 and bool(now[0] <= levels[-2])
 
 
 def _double(block: DoubleBlock, args: dict[str, Any], phases: Phases, attend: Any) -> dict[str, Any]:

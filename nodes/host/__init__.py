@@ -17,6 +17,7 @@ from .sampling import (
     with_values,
     zeroed,
 )
+from .step_cache import with_step_cache
 from .text import load_text_encoder
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "sample",
     "sampler_named",
     "sampler_of",
+    "with_step_cache",
     "with_values",
     "zeroed",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from safetensors.torch import load_file
 
 from tests.host.conftest import Graph, node_of
 from tests.host.test_main_job import frames_of, saved, stock_graph
 from tools.client import Workflow, run
+from tools.demo import edited
 from tools.host import Host
 
 
@@ -48,3 +51,28 @@ def test_the_section_sampler_takes_both(host: Host, short: Workflow, solver: str
     done = run(host.url, graph.workflow, lambda p: steps.append(p))
     assert frames_of(saved(host, done)).shape[0] == 37
     assert {p.total for p in steps if "section" in p.node} == {6}
+
+
+def cached(host: Host, short: Workflow, threshold: float | None):
+    """Frames of a video with the step cache, and what the host logged meanwhile."""
+    values = {("SectionSampler", "steps"): 12, ("SectionSampler", "seed"): 77, ("EndpointPlanner", "seconds"): 2.4}
+    graph = Graph(edited(short, values))
+    inputs = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+    if threshold is not None:
+        inputs["model"] = graph.add("FramePackStepCache", model=inputs["model"], threshold=threshold)
+    before = len(host.log_text())
+    frames = frames_of(saved(host, graph.queue(host)))
+    return frames, host.log_text()[before:]
+
+
+def test_the_step_cache_saves_steps_in_each_section_and_at_zero_changes_nothing(host: Host, short: Workflow):
+    plain, _ = cached(host, short, None)
+    same, said = cached(host, short, 0.0)
+    assert (same == plain).all()
+    assert "step cache" not in said
+    near, said = cached(host, short, 0.15)
+    runs = re.findall(r"step cache: (\d+) passes computed, (\d+) skipped", said)
+    assert len(runs) == 2  # one for each section
+    for computed, skipped in runs:
+        assert int(computed) + int(skipped) in (12, 24)  # both passes of a step together, or one after the other
+    assert 0 < (near - plain).abs().mean() < 0.1
