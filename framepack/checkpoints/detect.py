@@ -17,3 +17,8 @@ def strip_prefix(weights: Mapping[str, Value]) -> dict[str, Value]:
         if prefix + MARK in weights:
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     return dict(weights)
+
+
+def without_prefix(name: str) -> str:
+    """A tensor's or layer's name without a known prefix."""
+    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)

@@ -6,7 +6,9 @@ a missing one is said at once, with the way to get it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FramePackError, MissingPackageError
+
+log = logging.getLogger(__name__)
 
 Attention = Callable[..., Tensor]
 
@@ -23,12 +27,23 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **_: Any) 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
+@cache
+def _say_once(name: str) -> None:
+    log.warning("%s attention takes no mask; batches of prompts of different length go through PyTorch's.", name)
+
+
+def _masked(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **options: Any) -> Tensor:
+    """Attention with a mask for a kernel that takes none."""
+    _say_once(name)
+    return sdpa(q, k, v, mask, **options)
+
+
 def _sage() -> Attention:
     kernel = _optional("sageattention", "sageattn", "pip install sageattention")
 
     def sage(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
-        if mask is not None:  # it takes no mask
-            return sdpa(q, k, v, mask, **options)
+        if mask is not None:
+            return _masked("sage", q, k, v, mask, **options)
         return kernel(q, k, v, tensor_layout="HND", is_causal=False).transpose(1, 2).flatten(2)
 
     return sage
@@ -39,7 +54,7 @@ def _flash() -> Attention:
 
     def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         if mask is not None:
-            return sdpa(q, k, v, mask, **options)
+            return _masked("flash", q, k, v, mask, **options)
         return kernel(*(x.transpose(1, 2) for x in (q, k, v))).flatten(2)
 
     return flash

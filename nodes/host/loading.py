@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...framepack.checkpoints import builtin
+from ...framepack.checkpoints.detect import without_prefix
 from ...framepack.checkpoints.files import Checkpoint, cast, identity
 from ...framepack.errors import CheckpointError
 from ...framepack.models.hunyuan import HunyuanSpec
@@ -58,7 +59,8 @@ def load_model(
     config = _config(checkpoint, operations)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     _set_dtypes(config, checkpoint, DTYPES[weight_dtype], device)
-    model = config.get_model({}, device=torch.device("meta"))
+    # The host's quantized layers make their weights while they are filled, so they must be on a device.
+    model = config.get_model({}, device=torch.device("meta") if config.layer_quant_config is None else offload)
     model.diffusion_model.attention = attend
     expected = {k: tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
     checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
@@ -92,7 +94,8 @@ def _config(checkpoint: Checkpoint, operations: Any) -> FramePackConfig:
         config.scaled_fp8 = torch.float8_e5m2 if "F8_E5M2" in held else torch.float8_e4m3fn
     detect = getattr(comfy.model_detection, "detect_layer_quantization", None)
     if detect is not None and "_quantization_metadata" in checkpoint.metadata:
-        config.layer_quant_config = detect(dict(checkpoint.metadata))
+        layers = detect(dict(checkpoint.metadata))
+        config.layer_quant_config = {without_prefix(name): layer for name, layer in layers.items()}
     return config
 
 
@@ -126,7 +129,8 @@ def _fill(model: FramePackModel, weights: dict[str, Tensor]) -> None:
     """Put the tensors themselves in place of the model's empty ones, so that nothing is copied."""
     weights.pop("scaled_fp8", None)
     dit = model.diffusion_model
-    missing, unexpected = dit.load_state_dict(weights, strict=False, assign=True)
+    quantized = model.model_config.layer_quant_config is not None
+    missing, unexpected = dit.load_state_dict(weights, strict=False, assign=not quantized)
     if unexpected:
         log.warning("%d tensors of the file are not the model's: %s ...", len(unexpected), unexpected[0])
     for key in missing:  # optional scales

@@ -105,6 +105,28 @@ def test_a_file_loads_in_every_layout(host: Host, folder: Path, weights, metadat
     assert f"{layout}.safetensors: 2 + 5 blocks, 128 wide, kernels k1, k2, k4" in said
 
 
+def test_the_hosts_quantized_layers_load(host: Host, folder: Path, weights, metadata, expected):
+    """The format that the host states in metadata: fp8 layers by name, each with its scale."""
+    changed, layers = {k: v.bfloat16() for k, v in weights.items()}, {}
+    for key in [k for k in weights if ".ff.net" in k and k.endswith(".weight")]:
+        scale = weights[key].float().abs().max() / 448
+        layer = key.removesuffix(".weight")
+        changed[key] = (weights[key].float() / scale).to(torch.float8_e4m3fn)
+        changed[f"{layer}.weight_scale"] = scale
+        layers[layer] = {"format": "float8_e4m3fn", "params": {}}
+    stated = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    save_file(changed, folder / "quantized.safetensors", metadata | stated)
+    got, _ = sampled(host, "quantized.safetensors", "quantized")
+    assert 1e-5 <= relative(got, expected) <= 0.2
+
+
+def test_custom_operations_are_accepted(host: Host, expected):
+    graph = Graph()
+    graph.add("StandInOperations", path=str(BUILTIN))
+    done = graph.queue(host)
+    assert done.outputs["1"]["text"] == ["StandInLinear"]
+
+
 def test_a_folder_of_shards_loads_and_its_shards_are_not_offered(host: Host, folder: Path, weights, metadata, expected):
     (folder / "Sharded_F1").mkdir()
     keys = sorted(weights)

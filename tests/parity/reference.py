@@ -83,7 +83,7 @@ def models(case: Case) -> tuple[HunyuanVideoFramepackTransformer3DModel, Hunyuan
         has_clean_x_embedder=True,
     ).eval()
     for parameter in theirs.parameters():  # no layer starts at zero, so that every one of them counts
-        nn.init.normal_(parameter, std=0.08)
+        nn.init.normal_(parameter, std=0.2)
     weights = theirs.state_dict()
     if not case.image:
         theirs.image_projection = NoImage(case.heads * head_dim)

@@ -12,10 +12,9 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-@pytest.mark.parametrize("seed", range(24))
 @torch.no_grad()
-def test_the_same_weights_give_the_same_velocity(seed: int):
-    case = Case.draw(seed)
+def both(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    """Our velocity and theirs on random inputs."""
     theirs, ours = models(case)
     b, grid, where = case.batch, (case.height, case.width), positions(case)
     x = torch.randn(b, 16, 9, *grid)
@@ -54,6 +53,13 @@ def test_the_same_weights_give_the_same_velocity(seed: int):
         history=groups(clean, where),
         image=image if case.image else None,
     )
+    return got, expected
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_same_weights_give_the_same_velocity(seed: int):
+    case = Case.draw(seed)
+    got, expected = both(case)
     assert got.shape == expected.shape
     assert relative(got, expected) < 1e-4, case
 

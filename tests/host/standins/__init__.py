@@ -1,8 +1,11 @@
-"""A custom node for tests: what a vision encoder gives, small and random, where the host builds one at full size."""
+"""Custom nodes for tests: a small vision encoder where the host builds a full one, and another pack's layers."""
 
 from __future__ import annotations
 
+import sys
+
 import comfy.clip_vision
+import comfy.ops
 import torch
 
 
@@ -23,4 +26,29 @@ class StandInVision:
         return (output,)
 
 
-NODE_CLASS_MAPPINGS = {"StandInVision": StandInVision}
+class StandInOperations:
+    """Loads a model with layers of another pack's own, as a GGUF loader has them, and says what its layers are."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "load"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"path": ("STRING", {})}}
+
+    def load(self, path):
+        class StandInLinear(comfy.ops.manual_cast.Linear):
+            pass
+
+        class Operations(comfy.ops.manual_cast):
+            Linear = StandInLinear
+
+        (module,) = [m for n, m in sys.modules.items() if n.endswith("framepack-nodes.nodes.host.loading")]
+        model = module.load_model(path, operations=Operations)
+        kind = type(model.model.diffusion_model.proj_out).__name__
+        return {"ui": {"text": (kind,)}}
+
+
+NODE_CLASS_MAPPINGS = {"StandInVision": StandInVision, "StandInOperations": StandInOperations}
