@@ -74,7 +74,7 @@ class Recipe:
     stages: tuple[Stage, ...] = (
         Stage(steps=4000, optimizer="adamw", rate=1.2e-3, mixture=BROAD),
         Stage(steps=500, optimizer="muon", rate=2e-3, mixture=TEXTUAL, shift=3.0, warmup=50),
-        Stage(steps=3000, optimizer="muon", rate=2e-3, mixture=TEXTUAL, shift=3.0, warmup=50, decay=0.5, teach=500),
+        Stage(steps=3400, optimizer="muon", rate=2e-3, mixture=TEXTUAL, shift=3.0, warmup=50, decay=0.5, teach=500),
     )
     batch: int = 16
     average: float = 0.999  # decay of the running mean of the weights
