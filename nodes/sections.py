@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
 from .sampler import SLOT_INPUTS, shared_inputs
 from .types import CATEGORY, AnchorsType
+
+log = logging.getLogger(__name__)
 
 PLACES = io.String.Input("places", default="[]", tooltip="Where latents from outside lie, JSON.")
 SIZE = io.String.Input("size", tooltip="Height and width in pixels, JSON.")
@@ -53,6 +56,7 @@ class FramePackSections(io.ComfyNode):
         if not host.is_framepack(model):
             raise FramePackError("model is not a FramePack model; connect LoadFramePackModel.")
         slices = [Section.from_dict(s) for s in json.loads(sections)]
+        _warn_of_order(model, slices)
         grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
         known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
         timeline = {name: fmt.process_in(latent) for name, latent in known.items()}
@@ -93,6 +97,18 @@ class FramePackGather(io.ComfyNode):
         found = made | _placed(places, latent_grid(*json.loads(size)), values)
         like = next(iter(made.values()), next(iter(found.values())))
         return io.NodeOutput({"samples": torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)})
+
+
+def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
+    """Say it when the schedule's order is not the one that the weights were trained for. The pack's own know all."""
+    if model.model.diffusion_model.spec.image_dim is None:
+        return
+    ahead = any(c.positions[0] > s.positions[-1] for s in sections for c in s.context)
+    asked, trained = "inverted" if ahead else "forward", host.order_trained(model)
+    if asked != trained:
+        log.warning(
+            "the plan is %s, and the model was trained for %s order: expect drift or a poor video", asked, trained
+        )
 
 
 def _made(values: dict[str, Any]) -> dict[int | str, Tensor]:

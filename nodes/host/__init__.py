@@ -5,7 +5,7 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .images import resize
-from .loading import DTYPES, describe, load_model
+from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .sampling import (
     is_framepack,
@@ -32,6 +32,7 @@ __all__ = [
     "list_files",
     "load_model",
     "load_text_encoder",
+    "order_trained",
     "preview_callback",
     "register_assets",
     "resize",

@@ -147,6 +147,11 @@ def order_of(name: str, asked: str = "auto") -> str:
     return "forward" if re.search(r"(?i)(?<![a-z0-9])f1(?![0-9a-z])", Path(name).stem) else "inverted"
 
 
+def order_trained(patcher: comfy.model_patcher.ModelPatcher) -> str | None:
+    """The order that a MODEL was loaded as trained for."""
+    return patcher.get_attachment(ORDER)
+
+
 def describe(patcher: comfy.model_patcher.ModelPatcher, name: str) -> str:
     """What was found in a file, in a line."""
     model: FramePackModel = patcher.model

@@ -133,10 +133,13 @@ def test_stock_samplers_and_model_patches_work_on_the_model(alive: Host, patch: 
     if patch.endswith("Cache"):
         cache = {"reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95, "verbose": False}
         model = graph.add(patch, model=model, **cache)
-    names = {"seed": 3, "steps": 6, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    names = {"seed": 3, "steps": 20, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     samples = graph.add("KSampler", model=model, positive=text, negative=text, latent_image=latent, **names)
     graph.add("SaveLatent", samples=samples, filename_prefix=f"stock_{patch}")
+    before = len(alive.log_text())
     graph.queue(alive)
+    if patch.endswith("Cache"):
+        assert re.search(rf"{patch} - skipped [1-9]", alive.log_text()[before:])
 
 
 def test_the_model_can_be_saved_and_merged_by_stock_nodes(alive: Host):
