@@ -1,4 +1,4 @@
-"""The command line: what a schedule costs, which schedule has a rate, and how a video is planned."""
+"""The command line: what a schedule costs, which has a rate, how a video is planned; checkpoints converted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from . import pictures
@@ -53,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--end", action="store_true", help="an end image will come, as context only")
     plan.add_argument("--halve", action="store_true", help="fill gaps from their middle")
     plan.set_defaults(run=_plan)
+
+    convert = commands.add_parser("convert", help="make a FramePack checkpoint of a HunyuanVideo one")
+    convert.add_argument("source", metavar="SRC", help="a safetensors file, or a folder of shards with its index")
+    convert.add_argument("target", metavar="DST", help="a new file")
+    convert.add_argument("--back", action="store_true", help="give the checkpoint that SRC was made from")
+    convert.set_defaults(run=_convert)
 
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
@@ -139,6 +146,14 @@ def _plan(arguments: argparse.Namespace) -> str:
     if arguments.picture:
         _save(pictures.draw_plan(plan), arguments.picture)
     return plan.to_json() if arguments.json else _plan_text(plan, grid)
+
+
+def _convert(arguments: argparse.Namespace) -> str:
+    from .checkpoints.convert import convert, restore  # torch is needed for this command alone
+
+    run = restore if arguments.back else convert
+    count = run(Path(arguments.source), Path(arguments.target))
+    return f"{arguments.target}: {count} tensors"
 
 
 def _plan_text(plan: Plan, grid: tuple[int, int]) -> str:

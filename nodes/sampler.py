@@ -7,6 +7,7 @@ longer plan then reruns only the sections that it touches.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -88,6 +89,7 @@ class SectionSampler(io.ComfyNode):
         shared = {"seed": seed, "steps": steps, "cfg": cfg, "guidance": guidance, "size": size}
         shared |= {name: links[name] for name in LINKS if links.get(name) is not None}
         run = -(-len(parsed.sections) // MAX_NODES)
+        prompts = _prompts(graph, parsed, links)
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]
@@ -98,7 +100,7 @@ class SectionSampler(io.ComfyNode):
                 f"section_{first}",
                 sections="[" + ",".join(section.to_json() for section in own) + "]",
                 first_index=first,
-                **(shared | _images(_seen(parsed, own), own, links) | _prompt(graph, own[0], links) | made),
+                **(shared | _images(_seen(parsed, own), own, links) | prompts.get(own[0].prompt, {}) | made),
             )
         images = _images(parsed.anchors, (), links)
         whole = graph.node(
@@ -145,8 +147,10 @@ def _images(anchors: Iterable[Anchor], sections: Iterable[Section], links: dict[
     return {"places": json.dumps([a.to_dict() for a in anchors])} | {name: links[name] for name in sorted(inputs)}
 
 
-def _prompt(graph: GraphBuilder, section: Section, links: dict[str, Any]) -> dict[str, Any]:
-    """The section's own prompt, encoded, where it has one."""
-    if not section.prompt:
-        return {}
-    return {"positive": graph.node("CLIPTextEncode", clip=links["clip"], text=section.prompt).out(0)}
+def _prompts(graph: GraphBuilder, plan: Plan, links: dict[str, Any]) -> dict[str | None, dict[str, Any]]:
+    """Each prompt of the plan's own, encoded once, under an id that other prompts leave alone."""
+    found: dict[str | None, dict[str, Any]] = {}
+    for text in dict.fromkeys(section.prompt for section in plan.sections if section.prompt):
+        name = "prompt_" + hashlib.sha256(text.encode()).hexdigest()[:12]
+        found[text] = {"positive": graph.node("CLIPTextEncode", name, clip=links["clip"], text=text).out(0)}
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 PREFIXES = ("model.diffusion_model.", "transformer.", "diffusion_model.")
-MARK = "x_embedder.proj.weight"
+MARKS = ("x_embedder.proj.weight", "img_in.proj.weight")  # here, and in HunyuanVideo's original names
 
 Value = TypeVar("Value")
 
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 def strip_prefix(weights: Mapping[str, Value]) -> dict[str, Value]:
     """Take a known prefix off the keys that have it; without it, everything stays."""
     for prefix in PREFIXES:
-        if prefix + MARK in weights:
+        if any(prefix + mark in weights for mark in MARKS):
             return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     return dict(weights)
 
