@@ -13,6 +13,7 @@ from ..framepack.pictures import draw_plan
 from ..framepack.plan import Plan
 from ..framepack.schedule import parse
 from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
+from ..framepack.timeline import read, with_prompts
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
 
@@ -69,6 +70,14 @@ class EndpointPlanner(io.ComfyNode):
                     "zero latent in its place (released models, text to video).",
                 ),
                 EndpointsType.Input("endpoints", optional=True, tooltip="From FramePackEndpoint."),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="A prompt timeline, one line for each stretch: 0-2.5s: what happens. Each section takes "
+                    "the prompt of its middle; empty: the sampler's own. Connect clip on SectionSampler.",
+                ),
                 io.Boolean.Input(
                     "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
                 ),
@@ -117,6 +126,7 @@ def plan_of(
     end_image: bool = False,
     without_start: str = "make it",
     endpoints: str | None = None,
+    prompts: str = "",
     halve_gaps: bool = False,
     extend: str = "forwards",
     video_latent: dict[str, Any] | None = None,
@@ -131,7 +141,7 @@ def plan_of(
         length += extension.num_lat_frames - (extend == "forwards")
     if not start_image and zero and extend != "forwards" or (not start_image and zero and extension is None):
         length -= 1  # the zero latent is no part of the video
-    return make_plan(
+    plan = make_plan(
         parsed,
         num_lat_frames=length,
         start=start_image,
@@ -144,6 +154,7 @@ def plan_of(
         halve=halve_gaps,
         extend=extension,
     )
+    return with_prompts(plan, read(prompts, plan.num_pix_frames / fps), fps)
 
 
 def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:

@@ -36,6 +36,7 @@ ALLOWED = {
     "plan": {"errors", "units", "schedule"},
     "orders": {"errors", "schedule", "plan"},
     "sections": {"errors", "units", "schedule", "plan", "orders"},
+    "timeline": {"errors", "units", "plan"},
     "pictures": {"units", "schedule", "plan"},
     "cli": BASICS | {"pictures", "checkpoints"},
     "__main__": {"cli"},

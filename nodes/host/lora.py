@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.lora
 import comfy.model_patcher
-import comfy.utils
 from torch import Tensor
 
 from ...framepack.checkpoints.files import Checkpoint

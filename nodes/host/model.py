@@ -9,15 +9,8 @@ from typing import Any
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
-import comfy.ops
 import comfy.patcher_extension
-import comfy.sample
-import comfy.samplers
-import comfy.sd
 import comfy.supported_models
-import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import comfy.conds
-import comfy.latent_formats
-import comfy.model_base
-import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
-import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
-import comfy.sd
-import comfy.supported_models
 import comfy.utils
 import torch
 from torch import Tensor

@@ -6,17 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import comfy.conds
-import comfy.latent_formats
-import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
-import comfy.ops
-import comfy.patcher_extension
-import comfy.sample
-import comfy.samplers
 import comfy.sd
-import comfy.supported_models
 import comfy.utils
 import torch
 from torch import Tensor, nn

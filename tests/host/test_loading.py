@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from framepack.checkpoints.convert import convert
+from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from tests.host.conftest import Graph
 from tools.client import QueueError
 from tools.host import REPO, Host
@@ -195,3 +197,15 @@ def test_a_shard_that_is_missing_is_named(host: Host, folder: Path):
     (folder / "gap" / "m.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
     with pytest.raises(QueueError, match=r"gap: the shard gone\.safetensors is missing"):
         sampled(host, "gap/", "gap")
+
+
+def test_a_converted_hunyuan_video_runs(host: Host, folder: Path, tmp_path: Path):
+    sizes = {"heads": 2, "head_dim": 16, "double_blocks": 1, "single_blocks": 1, "refiner_blocks": 1}
+    spec = HunyuanSpec(**sizes, text_dim=128, pooled_dim=128, image_dim=None, rope_axes=(4, 6, 6))
+    torch.manual_seed(0)
+    full = {k: 0.05 * torch.randn_like(v) for k, v in HunyuanDiT(spec).state_dict().items()}
+    save_file({k: v for k, v in full.items() if "clean_x" not in k}, tmp_path / "hunyuan.safetensors")
+    convert(tmp_path / "hunyuan.safetensors", folder / "converted.safetensors")
+    got, said = sampled(host, "converted.safetensors", "converted")
+    assert torch.isfinite(got).all()
+    assert "kernels k1, k2, k4" in said

@@ -110,3 +110,14 @@ def test_an_image_is_fitted_to_a_bucket(alive: Host, graph: Graph, fit: str, siz
     assert picture.size == size
     assert picture.getpixel((416, 240)) == (255, 0, 0)
     assert (picture.getpixel((416, 1)) == (0, 0, 0)) == (fit == "pad")
+
+
+def test_a_prompt_timeline_encodes_each_prompt_once_and_an_edit_reruns_what_depends_on_it(alive: Host, parts: Graph):
+    planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
+    planner["seconds"], sampler["clip"] = 4.8, [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
+    planner["prompts"] = "0-2.4s: a red star moves up\n2.4s: a red star moves down"
+    first = parts.queue(alive)
+    assert sections_run(first) == [0, 1, 2, 3]
+    assert len([node for node in first.ran if ".prompt_" in node]) == 2
+    planner["prompts"] = "0-2.4s: a red star moves left\n2.4s: a red star moves down"
+    assert sections_run(parts.queue(alive)) == [2, 3]  # inverted: the end of the video is made first, and is kept
