@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint evaluate bench workflows clean
+.PHONY: demo test test-slow lint evaluate workflows clean
 
 demo: $(VENV)/.host
-	$(BIN)/python -m tools.demo $(ARGS)
+	@$(BIN)/python -m tools.demo $(ARGS)
 
 test: $(VENV)/.test lint
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
@@ -27,16 +28,18 @@ workflows: $(VENV)/.host
 
 # torch alone by version first: every other package then takes the build that is there.
 $(VENV)/.host: tools/requirements-host.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV) (some minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch==2.13.0
+	@$(PIP) --no-deps torchvision==0.28.0
+	@$(PIP) -r $<
+	@touch $@
 
 $(VENV)/.test: tools/requirements-test.txt $(VENV)/.host
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $<
-	touch $@
+	@echo "Installing what the tests need ..."
+	@$(PIP) -r $<
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .cache

@@ -23,11 +23,11 @@ BASE = CACHE / "demo"
 
 
 def edited(workflow: Workflow, values: dict[tuple[str, str], object]) -> Workflow:
-    """A copy with inputs of nodes, by class and input name, set to other values; None leaves one as it is."""
+    """A copy with inputs of nodes, by class or title and input name, set to other values; None leaves one as it is."""
     copy: Workflow = json.loads(json.dumps(workflow))
-    for (kind, name), value in values.items():
+    for (which, name), value in values.items():
         for node in copy.values():
-            if node["class_type"] == kind and value is not None:
+            if which in (node["class_type"], node.get("_meta", {}).get("title")) and value is not None:
                 node["inputs"][name] = value
     return copy
 
@@ -80,7 +80,7 @@ def main() -> int:
     workflow = edited(
         json.loads(WORKFLOW.read_text()),
         {
-            ("CLIPTextEncode", "text"): args.prompt,
+            ("Prompt", "text"): args.prompt,
             ("LoadImage", "image"): lay_image(args.image),
             ("EndpointPlanner", "seconds"): args.seconds,
             ("SectionSampler", "seed"): args.seed,

@@ -47,7 +47,7 @@ def test_an_end_image_with_a_forward_schedule_is_refused(alive: Host, short: Wor
 
 def test_a_key_frame_is_in_the_video_and_an_endpoint_has_its_prompt(alive: Host, parts: Graph):
     inputs(parts, "EndpointPlanner")["seconds"] = 3.6
-    clip = inputs(parts, "CLIPTextEncode")["clip"]
+    clip = [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
     point = parts.add("FramePackEndpoint", seconds=2.4, prompt="a blue circle moves up", keyframe="middle")
     inputs(parts, "EndpointPlanner")["endpoints"] = point
     inputs(parts, "SectionSampler")["clip"] = clip
