@@ -1,0 +1,53 @@
+"""Paired timing: every candidate once a round, in alternating order, and the median of the rounds' ratios."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def rounds(candidates: Mapping[str, Callable[[], object]], num: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round."""
+    names = list(candidates)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(num + warmup):
+        for name in names if i % 2 else reversed(names):
+            began = time.perf_counter()
+            candidates[name]()
+            if i >= warmup:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], one: str, other: str) -> tuple[float, float, float]:
+    """Median of the paired ratios one / other, and their quartiles."""
+    values = [a / b for a, b in zip(times[one], times[other], strict=True)]
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return middle, low, high
+
+
+def shown(values: tuple[float, float, float]) -> str:
+    """A ratio for a table."""
+    middle, low, high = values
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+def circumstances() -> str:
+    """Hardware, versions and commit, for the head of a result."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit or 'unknown'}"
