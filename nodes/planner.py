@@ -133,14 +133,13 @@ def plan_of(
 ) -> Plan:
     """The plan of the node's inputs. Raises FramePackError."""
     parsed = parse(schedule)
-    zero = without_start == "zero latent"
-    length = lat_frames_for(seconds, fps, parsed)
-    extension = None
+    length, extension = lat_frames_for(seconds, fps, parsed), None
     if video_latent is not None:
         extension = Extension(num_lat_frames=video_latent["samples"].shape[2], direction=extend)
-        length += extension.num_lat_frames - (extend == "forwards")
-    if not start_image and zero and extend != "forwards" or (not start_image and zero and extension is None):
-        length -= 1  # the zero latent is no part of the video
+        length += extension.num_lat_frames
+    zero = without_start == "zero latent"
+    if extension is not None and extend == "forwards" or zero and not start_image:
+        length -= 1  # the video that is there begins it, or a zero latent that is no part of it
     plan = make_plan(
         parsed,
         num_lat_frames=length,
