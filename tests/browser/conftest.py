@@ -1,4 +1,4 @@
-"""The real page of a real host, in a headless browser."""
+"""The real page of a real host, in a headless browser. Its event loop ends with the module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         if os.environ.get("FRAMEPACK_REQUIRE_BROWSER"):
@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with running(tmp_path_factory.mktemp("page")) as running_host:
         yield running_host
