@@ -103,24 +103,23 @@ class Released:
 
 def image_to_video() -> Graph:
     """The inverted model."""
-    r = Released(
-        "image_to_video",
+    note = (
         "## Image to video\n\nFramePack I2V makes the video from its end towards the start image, so that it does not "
-        "drift. Change the image, the prompt and the seconds.",
+        "drift. Change the image, the prompt and the seconds."
     )
-    image = r.image("Start image")
-    plan = r.plan(image[1], image[2])
-    return r.finish(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
+    return _from_image(Released("image_to_video", note))
 
 
 def image_to_video_f1() -> Graph:
     """The forward model."""
-    r = Released(
-        "image_to_video_f1",
+    note = (
         "## Image to video, F1\n\nFramePack F1 makes the video in temporal order, with larger motion. Making it longer "
-        "keeps what is there and samples the new sections only.",
-        F1,
+        "keeps what is there and samples the new sections only."
     )
+    return _from_image(Released("image_to_video_f1", note, F1))
+
+
+def _from_image(r: Released) -> Graph:
     image = r.image("Start image")
     plan = r.plan(image[1], image[2])
     return r.finish(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
