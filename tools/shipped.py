@@ -53,7 +53,7 @@ def image_to_video_small() -> Graph:
     start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
     schedule = g.add("PackHistory", schedule=INVERTED, width=64, height=64)
     plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
-    samples = sampler(g, model, plan, positive, cfg=2.0, negative=negative, start_latent=start)
+    samples = sampler(g, model, plan, positive, cfg=2.0, seed=5, negative=negative, start_latent=start)
     return finish(g, samples, vae)
 
 
@@ -203,9 +203,9 @@ def _extend(name: str, direction: str, model: str, note: str) -> Graph:
     return r.finish(plan, video_latent=latent, clip_vision_output=r.seen(first))
 
 
-def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, **values: Any) -> Node:
+def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, seed: int = 1, **values: Any) -> Node:
     """SectionSampler with the numbers to start from."""
-    numbers = {"seed": 1, "steps": 25, "cfg": cfg, "guidance": 10.0}
+    numbers = {"seed": seed, "steps": 25, "cfg": cfg, "guidance": 10.0}
     return g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values)
 
 
