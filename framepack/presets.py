@@ -62,6 +62,22 @@ PRESETS = {
     )
 }
 
+# The paper's Table 1: ten histories, each in three orders.
+_HISTORIES = (
+    *(("td", "f16k4 f2k2 f1k1", g) for g in (9, 4, 1)),
+    *((tail, "f16k4 f2k2 f1k1", 9) for tail in ("ta", "tc")),
+    ("td", "f16k4 f4k2 f1k1", 9),
+    ("td", "f8k8 f4k4 f2k2 f1k1", 9),
+    ("td", "f64k8 f16k4 f4k2 f1k1", 9),
+    ("td", "f512k8 f64k4 f8k2 f1k1", 9),
+    ("td", "f512k16 f64k8 f8k2 f1k1", 9),
+)
+TABLE_1 = (
+    *(f"{tail}_{groups.replace(' ', '')}_g{g}" for tail, groups, g in _HISTORIES),
+    *(f"{tail}_{groups.replace(' ', '')}_g{g}_x_f1k1" for tail, groups, g in _HISTORIES),
+    *(f"f1k1_x_g{g}_{''.join(reversed(groups.split()))}_{tail}" for tail, groups, g in _HISTORIES),
+)
+
 
 def resolve(text: str) -> Schedule:
     """A schedule from a preset's name or a schedule string. Raises ScheduleError."""

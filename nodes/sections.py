@@ -170,17 +170,16 @@ def _sample(
     run: tuple[int, int],
 ) -> Tensor:
     """Raw latents of one section, ``1 c t h w``."""
-    channels = model.model.diffusion_model.spec.in_channels
+    channels = host.latent_format(model).latent_channels
     noise = section_noise(values["seed"], index, (1, channels, section.num_lat_frames, *grid))
     history = gather(section, timeline, noise)
     sigmas = values.get("sigmas")
     if sigmas is None:
         sigmas = flow_sigmas(values["steps"], BASE.num_tokens(section.num_lat_frames, *grid))
-    vision = values.get("clip_vision_output")
     extra = {
         "framepack_positions": section.positions,
         "framepack_history": history,
-        "framepack_image": None if vision is None else vision["last_hidden_state"],
+        "framepack_vision": values.get("clip_vision_output"),
         "guidance": values["guidance"],
     }
     positive = values["positive"]

@@ -1,8 +1,8 @@
-"""A HunyuanVideo checkpoint to a FramePack one and back, tensor by tensor.
+"""A video model's checkpoint to a FramePack one and back, tensor by tensor.
 
-Names of diffusers, of the original release and of ComfyUI's single files are understood. Packing layers are made by
-interpolation from the base patchify layer (paper section 3.1). What was done is in the metadata, so that the way back
-gives the original, bit for bit.
+Every backbone's names are understood: those of diffusers, of the original release and of ComfyUI's single files.
+Packing layers are made by interpolation from the base patchify layer (paper section 3.1). What was done is in the
+metadata, so that the way back gives the original, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..models.backbones import Backbone, backbone_of
+from ..models.names import swapped
 from ..packing.kernels import LAYER_NAMES, interpolated
 from ..units import BASE
+from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
-from .keymaps import Fused, ours
 from .writing import write
 
 PROVENANCE = "framepack.conversion"
-PATCHIFY = "x_embedder.proj"
-SWAPPED = {"final_layer.adaLN_modulation.1": "norm_out.linear"}  # shift and scale stand the other way round
+PACKING = "clean_x_embedder."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,57 +38,68 @@ class Step:
     swap: bool = False
 
 
-def plan_of(checkpoint: Checkpoint) -> list[Step]:
-    """How each tensor of a HunyuanVideo checkpoint is named here. Raises CheckpointError for another model's."""
-    if f"{PATCHIFY}.weight" in checkpoint.shapes:
-        if any(key.startswith("clean_x_embedder.") for key in checkpoint.shapes):
-            raise CheckpointError(f"{checkpoint.name} is a FramePack model already; nothing is to be converted.")
-        return [Step(source=key, targets=(key,)) for key in checkpoint.shapes]
-    steps, strange = [], []
-    for key in checkpoint.shapes:
-        module, _, part = key.rpartition(".")
-        fused = Fused(names=(SWAPPED[module],), parts=(1,)) if module in SWAPPED else ours(module)
-        if fused is None:
-            strange.append(key)
-            continue
-        names = tuple(f"{name}.{'weight' if part == 'scale' else part}" for name in fused.names)
-        steps.append(Step(source=key, targets=names, parts=fused.parts, swap=module in SWAPPED))
-    if strange or not any(step.targets[0] == f"{PATCHIFY}.weight" for step in steps):
-        what = f"has {strange[0]}" if strange else "has no patchify layer"
+def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
+    """The backbone of a checkpoint, and how each of its tensors is named here.
+
+    Raises CheckpointError for another model's, a half converted one, and one that is converted already.
+    """
+    name, keys = checkpoint.name, checkpoint.shapes
+    backbone = backbone_of(keys)
+    if backbone is None:
+        raise CheckpointError(f"{name} is no {known()} model: {looks_like(keys)}. Convert one of those.")
+    if any(key.startswith(PACKING) for key in keys):
+        raise CheckpointError(f"{name} is a FramePack model already; nothing is to be converted.")
+    if {backbone.own, backbone.original} <= keys.keys():
         raise CheckpointError(
-            f"{checkpoint.name} {what}; expected a HunyuanVideo model with diffusers' names, the original's or "
-            "ComfyUI's, whole and not half converted."
+            f"{name} has {backbone.own} and {backbone.original}, so it is half converted; start from the original."
         )
-    return steps
+    if backbone.own in keys:
+        return backbone, [Step(source=key, targets=(key,)) for key in keys]
+    steps = []
+    for key in keys:
+        found = backbone.names.tensor(key)
+        if found is None:
+            raise CheckpointError(
+                f"{name} is {backbone.name} by its other names, but has {key}: {looks_like([key])}. Expected a whole "
+                "model with diffusers' names, the original's or ComfyUI's, not half converted."
+            )
+        steps.append(Step(source=key, targets=found.names, parts=found.parts, swap=found.swap))
+    return backbone, steps
 
 
 def convert(source: Path, target: Path) -> int:
     """Write a FramePack checkpoint; returns its number of tensors. Raises CheckpointError."""
     checkpoint = Checkpoint.open(source)
-    steps = plan_of(checkpoint)
+    backbone, steps = plan_of(checkpoint)
     layout, tensors = {}, checkpoint.tensors()
     for step in steps:
         dtype, shape = DTYPES[checkpoint.dtypes[step.source]], tuple(checkpoint.shapes[step.source])
         for name, rows in zip(step.targets, _rows(step, shape), strict=True):
             layout[name] = (dtype, (rows, *shape[1:]) if shape else ())
-    dtype, (width, channels, *_) = layout[f"{PATCHIFY}.weight"]
-    kernels = [kernel for kernel in LAYER_NAMES if kernel.t <= 4]  # as the released weights
-    for kernel in kernels:
-        layer = f"clean_x_embedder.{LAYER_NAMES[kernel]}"
-        layout[f"{layer}.weight"] = (dtype, (width, channels, kernel.t, kernel.h, kernel.w))
-        layout[f"{layer}.bias"] = layout[f"{PATCHIFY}.bias"]
-    done = {"source": checkpoint.name, "steps": [[s.source, s.targets, s.parts, s.swap] for s in steps]}
+    base = {part: f"{backbone.base}.{part}" for part in ("weight", "bias")}
+    if lacking := sorted(set(base.values()) - layout.keys()):
+        raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}; expected a whole {backbone.name} model.")
+    dtype, (width, channels, *_) = layout[base["weight"]]
+    for kernel, layer in LAYER_NAMES.items():
+        layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, kernel.t, kernel.h, kernel.w))
+        layout[f"{PACKING}{layer}.bias"] = layout[base["bias"]]
+    sources = {name: step.source for step in steps for name in step.targets}
+    done = {
+        "source": checkpoint.name,
+        "backbone": backbone.name,
+        "steps": [[s.source, s.targets, s.parts, s.swap] for s in steps],
+    }
 
     def each() -> Iterator[tuple[str, Tensor]]:
         for step in steps:
             yield from zip(step.targets, _split(step, tensors[step.source]), strict=True)
-        base = next(s.source for s in steps if s.targets[0] == f"{PATCHIFY}.weight")
-        bias = next(s.source for s in steps if s.targets[0] == f"{PATCHIFY}.bias")
-        for kernel in kernels:
-            layer = f"clean_x_embedder.{LAYER_NAMES[kernel]}"
-            weight = tensors[base] if kernel == BASE else interpolated(tensors[base].float(), kernel).to(dtype)
-            yield f"{layer}.weight", weight
-            yield f"{layer}.bias", tensors[bias]
+        weight, bias = (tensors[sources[base[part]]] for part in ("weight", "bias"))
+        for kernel, layer in LAYER_NAMES.items():
+            yield (
+                f"{PACKING}{layer}.weight",
+                weight if kernel == BASE else interpolated(weight.float(), kernel).to(dtype),
+            )
+            yield f"{PACKING}{layer}.bias", bias
 
     write(target, layout, each(), dict(checkpoint.metadata) | {PROVENANCE: json.dumps(done)})
     return len(layout)
@@ -112,7 +124,7 @@ def restore(source: Path, target: Path) -> int:
         for step in steps:
             parts = [tensors[name] for name in step.targets]
             whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-            yield step.source, _swapped(whole) if step.swap else whole
+            yield step.source, swapped(whole) if step.swap else whole
 
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != PROVENANCE}
     write(target, layout, each(), metadata)
@@ -131,10 +143,5 @@ def _rows(step: Step, shape: tuple[int, ...]) -> list[int]:
 
 def _split(step: Step, tensor: Tensor) -> list[Tensor]:
     if len(step.targets) == 1:
-        return [_swapped(tensor) if step.swap else tensor]
+        return [swapped(tensor) if step.swap else tensor]
     return list(tensor.split(_rows(step, tuple(tensor.shape))))
-
-
-def _swapped(tensor: Tensor) -> Tensor:
-    first, second = tensor.chunk(2)
-    return torch.cat([second, first])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .keymaps import HUNYUAN, Fused, ours
+from ..models.backbones import backbones
+from ..models.names import Fused, KeyMap, one, swapped
 
 PREFIXES = (
     "base_model.model.",
@@ -37,6 +38,7 @@ WHOLE = (
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     *("lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
 )
+OF_ROWS = ("lora_up.weight", "dora_scale", "diff", "diff_b")  # parts whose rows are the layer's
 CANONICAL = {name: "lora_up.weight" for name in UP} | {name: "lora_down.weight" for name in DOWN}
 SUFFIXES = sorted((*UP, *DOWN, *SHARED, *WHOLE), key=len, reverse=True)
 
@@ -82,14 +84,19 @@ class _Names:
     def __init__(self, modules: Iterable[str]):
         own = set(modules)
         self.flat: dict[str, Fused] = {}
+        for backbone in backbones():
+            self._add(backbone.names, own)
+        self.flat |= {name.replace(".", "_"): one(name) for name in own}
+
+    def _add(self, names: KeyMap, own: set[str]) -> None:
+        """A release's spellings of the modules that are there."""
         numbers = {part for name in own for part in name.split(".") if part.isdigit()}
-        for pattern in HUNYUAN:
+        for pattern in names.layers:
             for number in numbers if "#" in pattern else [""]:
-                fused = ours(pattern.replace("#", number))
+                original = pattern.replace("#", number)
+                fused = names.layer(original)
                 if fused is not None and set(fused.names) <= own:
-                    for spelling in _spellings(pattern.replace("#", number)):
-                        self.flat[spelling.replace(".", "_")] = fused
-        self.flat |= {name.replace(".", "_"): Fused(names=(name,), parts=(1,)) for name in own}
+                    self.flat |= {spelling.replace(".", "_"): fused for spelling in _spellings(original)}
 
     def find(self, module: str) -> Fused | None:
         return self.flat.get(module.replace(".", "_"))
@@ -107,10 +114,11 @@ def _parts(key: str, tensor: Tensor, suffix: str, target: Fused) -> dict[str, Te
     """A tensor under the names of the layers that it belongs to."""
     part = CANONICAL.get(suffix, suffix)
     if len(target.names) == 1:
-        return {f"{target.names[0]}.{part}": tensor}
+        turned = target.swap and part in OF_ROWS
+        return {f"{target.names[0]}.{part}": swapped(tensor) if turned else tensor}
     if part in ("lora_down.weight", "alpha"):
         return {f"{name}.{part}": tensor for name in target.names}
-    if part not in ("lora_up.weight", "dora_scale", "diff", "diff_b"):
+    if part not in OF_ROWS:
         raise CheckpointError(
             f"{key}: a factor of a fused layer ({', '.join(target.names)}) cannot be split; convert the LoRA to plain "
             "A and B matrices first"

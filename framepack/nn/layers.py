@@ -6,6 +6,7 @@ Dims: b batch, l tokens, d width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+
+Activation = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +37,22 @@ class Factory:
             inner, outer, kernel_size=kernel, stride=kernel, dtype=self.dtype, device=self.device
         )
 
-    def layer_norm(self, width: int) -> nn.Module:
+    def layer_norm(self, width: int, eps: float = NORM_EPS) -> nn.Module:
         """Layer norm with weight and bias."""
-        return self.operations.LayerNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
+        return self.operations.LayerNorm(width, eps=eps, dtype=self.dtype, device=self.device)
 
     def rms_norm(self, width: int) -> nn.Module:
         """RMS norm with weight."""
         return self.operations.RMSNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
+
+    def parameter(self, *shape: int) -> nn.Parameter:
+        """A tensor of a module's own. Offloading passes it by, so it is cast and moved where it is used."""
+        return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    return F.gelu(x, approximate="tanh")
 
 
 def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
@@ -59,16 +71,17 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Embedder(nn.Module):
-    """Two linear layers with SiLU between: timestep, guidance or pooled text to the width."""
+    """Two linear layers with an activation between: timestep, guidance or text to the width."""
 
-    def __init__(self, make: Factory, inner: int, width: int):
+    def __init__(self, make: Factory, inner: int, width: int, activation: Activation = F.silu):
         super().__init__()
+        self.activation = activation
         self.linear_1 = make.linear(inner, width)
         self.linear_2 = make.linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x ``b inner`` -> ``b d``."""
-        return self.linear_2(F.silu(self.linear_1(x)))
+        """x ``... inner`` -> ``... d``."""
+        return self.linear_2(self.activation(self.linear_1(x)))
 
 
 class Modulation(nn.Module):
@@ -95,13 +108,13 @@ class _Projected(nn.Module):
 class FeedForward(nn.Module):
     """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2)."""
 
-    def __init__(self, make: Factory, width: int, inner: int, silu: bool = False):
+    def __init__(
+        self, make: Factory, width: int, inner: int, outer: int | None = None, activation: Activation = gelu_tanh
+    ):
         super().__init__()
-        self.silu = silu
-        self.net = nn.ModuleList([_Projected(make, width, inner), nn.Identity(), make.linear(inner, width)])
+        self.activation = activation
+        self.net = nn.ModuleList([_Projected(make, width, inner), nn.Identity(), make.linear(inner, outer or width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x ``b l d`` -> the same shape."""
-        hidden = self.net[0].proj(x)
-        hidden = F.silu(hidden) if self.silu else F.gelu(hidden, approximate="tanh")
-        return self.net[2](hidden)
+        """x ``b l width`` -> ``b l outer``."""
+        return self.net[2](self.activation(self.net[0].proj(x)))

@@ -1,4 +1,7 @@
-"""Latents of clips, read from shards that may still be growing in number. Dims: b batch, c channels, t h w grid."""
+"""Latents that training draws from, read from shards that may still be growing in number.
+
+Dims: b batch, c channels, t h w grid.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..errors import FramePackError
 from .encode import scene_of
 from .shapes import caption
 
@@ -22,6 +26,8 @@ class LatentClips:
         self.clips, self.seeds = torch.empty(0), []
         self.mean = self.std = None
         self.refresh()
+        if not self.seeds:
+            raise FramePackError(f"{folder} holds no latents; make them: python -m framepack.training.encode")
 
     def refresh(self) -> None:
         """Read new shards. The first read fixes mean and deviation, ``1 c 1 1 1``."""
@@ -50,3 +56,21 @@ class LatentClips:
         picked = [rng.randrange(len(self.seeds)) for _ in range(batch)]
         scenes = [replace(scene_of(self.seeds[i]), wording=rng.randrange(3)) for i in picked]
         return self.clips[picked], [caption(scene) for scene in scenes]
+
+
+class Latents:
+    """Whole clips of a folder, and the first frames of many more in its folder `first`, normalised alike."""
+
+    def __init__(self, folder: Path):
+        self.clips, self.first = LatentClips(folder), LatentClips(folder / "first")
+        self.first.normalise_as(self.clips.mean, self.clips.std)
+
+    def normalise_as(self, mean: Tensor, std: Tensor) -> None:
+        """Go over to another mean and deviation, ``1 c 1 1 1``."""
+        self.clips.normalise_as(mean, std)
+        self.first.normalise_as(mean, std)
+
+    def refresh(self) -> None:
+        """Take in what has been added."""
+        self.clips.refresh()
+        self.first.refresh()

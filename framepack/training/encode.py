@@ -1,6 +1,9 @@
 """Encode clips of the shapes' world into latents, in shards that a running training picks up.
 
-python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500
+    python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500 --first-frames 20000
+
+Whole clips lie in the folder; first frames of other clips, from which the model learns what text alone says, in its
+folder `first`.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from .train_vae import channels_last
 
 log = logging.getLogger(__name__)
 NUM_LAT_FRAMES = 47  # a five-second video and a full history behind its last section but one
-SHARD = 25
 FIRST_SEED = 100_000  # evaluation uses seeds below
+FRAMES_SEED = 1_000_000  # of the scenes that only give their first frame
 
 
 def scene_of(seed: int) -> Scene:
@@ -43,25 +46,31 @@ def encode_scene(vae: WanVAE, scene: Scene, num_lat_frames: int) -> torch.Tensor
     return vae.encode(pixels.contiguous(memory_format=torch.channels_last_3d))[0]
 
 
+def write_shards(vae: WanVAE, folder: Path, seeds: range, num_lat_frames: int, shard: int) -> None:
+    """Encode the seeds' scenes, `shard` of them to a file; files that are there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for first in range(seeds.start, seeds.stop, shard):
+        path, some = folder / f"{first}.safetensors", range(first, min(first + shard, seeds.stop))
+        if path.exists():
+            continue
+        latents = torch.stack([encode_scene(vae, scene_of(seed), num_lat_frames).contiguous() for seed in some])
+        save_file({"latents": latents, "seeds": torch.tensor(some)}, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+        log.info("%s", path.name)
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("vae", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=1500)
+    parser.add_argument("--first-frames", type=int, default=20000)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args.folder.mkdir(parents=True, exist_ok=True)
     vae = load_vae(args.vae)
-    for first in range(FIRST_SEED, FIRST_SEED + args.clips, SHARD):
-        path = args.folder / f"{first}.safetensors"
-        if path.exists():
-            continue
-        seeds = range(first, first + SHARD)
-        clips = torch.stack([encode_scene(vae, scene_of(s), NUM_LAT_FRAMES).contiguous() for s in seeds])
-        save_file({"latents": clips, "seeds": torch.tensor(seeds)}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").rename(path)
-        log.info("%s", path.name)
+    write_shards(vae, args.folder / "first", range(FRAMES_SEED, FRAMES_SEED + args.first_frames), 1, 1000)
+    write_shards(vae, args.folder, range(FIRST_SEED, FIRST_SEED + args.clips), NUM_LAT_FRAMES, 25)
 
 
 if __name__ == "__main__":

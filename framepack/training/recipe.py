@@ -8,9 +8,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from ..plan import Plan, Section
+from ..presets import TABLE_1
 from ..schedule import parse
 from ..sections import make_plan
 
@@ -43,7 +44,8 @@ class Stage:
     shift: float | None = None
     warmup: int = 200
     decay: float = 0.0  # the share of the steps, at the end, over which the rate falls to zero
-    teach: int = 0  # steps of teaching the text encoder alone before the stage, which then leaves it as it is
+    teach: int = 0  # steps of teaching the text encoder alone before the stage
+    text: bool = True  # does the text encoder learn along?
 
 
 BROAD = (
@@ -65,6 +67,16 @@ TEXTUAL = (
     Share(schedule=ENDPOINT, share=0.06),
     Share(share=0.13),
 )
+# Every schedule, and still the sections that only the text can decide.
+WIDE = (
+    Share(share=0.16),
+    Share(schedule=INVERTED, which="first", share=0.24),
+    Share(schedule=INVERTED, share=0.20),
+    Share(schedule=PINNED, num_lat_frames=47, share=0.04),
+    *(Share(schedule=name, num_lat_frames=47, share=0.24 / 30) for name in TABLE_1),
+    *(Share(schedule=name, num_lat_frames=37, which="first", share=0.12 / 30) for name in TABLE_1),
+)
+LATER: dict[str, Any] = {"optimizer": "muon", "rate": 2e-3, "shift": 3.0, "warmup": 50}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +85,22 @@ class Recipe:
 
     stages: tuple[Stage, ...] = (
         Stage(steps=4000, optimizer="adamw", rate=1.2e-3, mixture=BROAD),
-        Stage(steps=500, optimizer="muon", rate=2e-3, mixture=TEXTUAL, shift=3.0, warmup=50),
-        Stage(steps=3400, optimizer="muon", rate=2e-3, mixture=TEXTUAL, shift=3.0, warmup=50, decay=0.5, teach=500),
+        Stage(steps=500, **LATER, mixture=TEXTUAL),
+        Stage(
+            steps=3400,
+            optimizer="muon",
+            rate=2e-3,
+            mixture=TEXTUAL,
+            shift=3.0,
+            warmup=50,
+            decay=0.5,
+            teach=500,
+            text=False,
+        ),
+        Stage(steps=7600, optimizer="muon", rate=2e-3, mixture=WIDE, shift=3.0, warmup=50, decay=0.5, text=False),
     )
     batch: int = 16
+    batch_of_frames: int = 96  # where a section is one frame from text alone
     average: float = 0.999  # decay of the running mean of the weights
     drop_caption: float = 0.1
     history_noise: float = 0.12

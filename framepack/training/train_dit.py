@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..models.text import TextEncoder, Tokenizer
 from ..packing.history import gather
+from ..packing.kernels import LAYER_NAMES, interpolated
 from ..plan import Section
 from ..sampling.sigmas import dynamic_shift
 from ..units import BASE
-from .clips import LatentClips
+from .clips import Latents
 from .muon import Muon
 from .recipe import Recipe, Stage, draw_section
 from .shapes import CIRCUMRADIUS, COLOURS, DIRECTIONS
@@ -95,7 +96,7 @@ def optimizers_of(model: Trainee, stage: Stage) -> list[torch.optim.Optimizer]:
     if stage.optimizer == "muon":
         edges = ("text.words", "text.places", "dit.proj_out")
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and not name.startswith(edges)]
-    model.text.requires_grad_(not stage.teach)
+    model.text.requires_grad_(stage.text)
     matrices = [p for p in matrices if p.requires_grad]
     held = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in held and p.requires_grad]
@@ -104,14 +105,17 @@ def optimizers_of(model: Trainee, stage: Stage) -> list[torch.optim.Optimizer]:
 
 
 def step_once(
-    model: Trainee, optimizers: list[torch.optim.Optimizer], data: LatentClips, step: int, recipe: Recipe
+    model: Trainee, optimizers: list[torch.optim.Optimizer], data: Latents, step: int, recipe: Recipe
 ) -> float:
     """One optimisation step; returns the loss."""
     stage, own_step = recipe.at(step)
     rng = random.Random(f"{recipe.seed}/{step}")
     torch.manual_seed(recipe.seed * 1_000_003 + step)
     section = draw_section(rng, stage.mixture)
-    clips, captions = data.draw(rng, recipe.batch * (3 if not section.context else 1))
+    if section.makes == ((0, 1),):
+        clips, captions = data.first.draw(rng, recipe.batch_of_frames)
+    else:
+        clips, captions = data.clips.draw(rng, recipe.batch)
     captions = ["" if rng.random() < recipe.drop_caption else c for c in captions]
     loss = loss_of(model, clips, captions, section, recipe, stage.shift)
     for optimizer in optimizers:
@@ -132,12 +136,21 @@ def average_in(mean: nn.Module, model: nn.Module, step: int, decay: float) -> No
     torch._foreach_lerp_(list(mean.parameters()), list(model.parameters()), share)
 
 
+def grown(weights: dict[str, Tensor], spec: HunyuanSpec) -> dict[str, Tensor]:
+    """A state's weights with the packing layers that it lacks, by interpolation from the largest that it has."""
+    names = {kernel: f"dit.clean_x_embedder.{LAYER_NAMES[kernel]}." for kernel in spec.kernels}
+    largest = max((k for k in names if names[k] + "weight" in weights), key=lambda kernel: kernel.size)
+    lacking = [kernel for kernel in names if names[kernel] + "weight" not in weights]
+    added = {names[k] + "weight": interpolated(weights[names[largest] + "weight"], k) for k in lacking}
+    return weights | added | {names[k] + "bias": weights[names[largest] + "bias"] for k in lacking}
+
+
 class Run:
     """A training run: model, running mean, optimizers and loss curve, which state.pt keeps."""
 
     def __init__(self, folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec):
         self.recipe, self.state = recipe, out / "state.pt"
-        self.data, self.model = LatentClips(folder), Trainee(spec, Tokenizer(WORDS, NUM_TOKENS), recipe.seed)
+        self.data, self.model = Latents(folder), Trainee(spec, Tokenizer(WORDS, NUM_TOKENS), recipe.seed)
         self.mean = deepcopy(self.model).requires_grad_(False)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.done, self.curve = 0, []
@@ -147,8 +160,8 @@ class Run:
 
     def resume(self, kept: dict[str, Any]) -> None:
         """Go on from a kept state; the optimizers of a stage that begins with the next step are new."""
-        self.model.load_state_dict(kept["model"])
-        self.mean.load_state_dict(kept["mean"])
+        self.model.load_state_dict(grown(kept["model"], self.model.dit.spec))
+        self.mean.load_state_dict(grown(kept["mean"], self.mean.dit.spec))
         self.done, self.curve = kept["step"], kept["curve"]
         self.data.normalise_as(kept["latent_mean"], kept["latent_std"])
         if self.done < self.recipe.steps:
@@ -173,8 +186,8 @@ class Run:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": step,
             "curve": self.curve,
-            "latent_mean": self.data.mean,
-            "latent_std": self.data.std,
+            "latent_mean": self.data.clips.mean,
+            "latent_std": self.data.clips.std,
             "recipe": json.dumps(asdict(self.recipe)),
         }
         torch.save(kept, self.state.with_suffix(".tmp"))
@@ -194,7 +207,9 @@ def train(folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec) -> None:
         last = step + 1 == recipe.steps
         if (step + 1) % 100 == 0 or last:
             run.curve.append([step + 1, round(sum(losses) / len(losses), 4)])
-            log.info("step %d, loss %.4f, %d clips, %.0f s", *run.curve[-1], len(run.data.seeds), time.time() - started)
+            log.info(
+                "step %d, loss %.4f, %d clips, %.0f s", *run.curve[-1], len(run.data.clips.seeds), time.time() - started
+            )
             losses = []
             run.data.refresh()
         if (step + 1) % SAVE_EVERY == 0 or last:
@@ -214,6 +229,7 @@ def small_spec() -> HunyuanSpec:
         guidance=False,
         image_dim=None,
         rope_axes=(8, 12, 12),
+        kernels=tuple(LAYER_NAMES),
     )
 
 

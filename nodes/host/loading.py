@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 
 from ...framepack.checkpoints import builtin
-from ...framepack.checkpoints.detect import without_prefix
+from ...framepack.checkpoints.detect import known, looks_like, without_prefix
 from ...framepack.checkpoints.files import Checkpoint, cast, identity
 from ...framepack.errors import CheckpointError
-from ...framepack.models.hunyuan import HunyuanSpec
+from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
-from .model import FramePackConfig, FramePackModel, StatedLatentFormat, host_attention
+from ...framepack.packing.kernels import LAYER_NAMES
+from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,6 @@ DTYPES = {
     "fp8_e5m2": torch.float8_e5m2,
 }
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-# The only matrices that fp8 may hold: those of attention and feed-forward. All else loses by it and is small,
-# but for the modulations, whose error every token of a block shares.
-IN_FP8 = re.compile(
-    r"(single_)?transformer_blocks\.\d+\.(attn\.(to|add)_\w+(\.0)?|ff\w*\.net\..+|proj_(mlp|out))\.weight"
-)
 
 
 def load_model(
@@ -56,7 +53,8 @@ def load_model(
     """
     attend = host_attention if attention == "host" else attention_named(attention)
     checkpoint = Checkpoint.open(path)
-    config = _config(checkpoint, operations)
+    backbone = _backbone(checkpoint)
+    config = _config(checkpoint, backbone, operations)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     _set_dtypes(config, checkpoint, DTYPES[weight_dtype], device)
     # The host's quantized layers make their weights while they are filled, so they must be on a device.
@@ -67,7 +65,7 @@ def load_model(
     weights = checkpoint.tensors()
     progress = comfy.utils.ProgressBar(2 * len(weights))
     digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
-    _fill(model, _in_dtype(weights, config, progress))
+    _fill(model, _in_dtype(weights, config, backbone, progress))
     patcher_class = comfy.model_patcher.ModelPatcher
     if not disable_dynamic:
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
@@ -80,14 +78,32 @@ def load_model(
     return patcher
 
 
-def _config(checkpoint: Checkpoint, operations: Any) -> FramePackConfig:
+def _backbone(checkpoint: Checkpoint) -> Backbone:
+    """Whose checkpoint it is. Raises CheckpointError for another model's, or one that must be converted first."""
+    name, keys = checkpoint.name, checkpoint.shapes
+    backbone = backbone_of(keys)
+    if backbone is None:
+        raise CheckpointError(
+            f"{name}: {looks_like(keys)}, and is no FramePack model; expected FramePackI2V_HY, FramePack_F1_I2V_HY, or "
+            f"a {known()} model converted by: python -m framepack convert SOURCE TARGET."
+        )
+    if backbone.own not in keys:
+        raise CheckpointError(
+            f"{name}: a {backbone.name} model under its original names, without packing layers; convert it first: "
+            "python -m framepack convert SOURCE TARGET."
+        )
+    return backbone
+
+
+def _config(checkpoint: Checkpoint, backbone: Backbone, operations: Any) -> PackedConfig:
     """The host's description of the checkpoint's model. Raises CheckpointError for another model's."""
     try:
-        spec = HunyuanSpec.from_shapes(checkpoint.shapes, checkpoint.metadata)
+        spec = backbone.spec.from_shapes(checkpoint.shapes, checkpoint.metadata)
     except CheckpointError as fault:
         raise CheckpointError(f"{checkpoint.name}: {fault}") from None
     stated = builtin.read_latent_format(dict(checkpoint.metadata))
-    config = FramePackConfig(spec, StatedLatentFormat(stated) if stated else comfy.latent_formats.HunyuanVideo())
+    hosting = import_module(f"{__package__}.models.{backbone.key}")
+    config = hosting.CONFIG(spec, StatedLatentFormat(stated) if stated else hosting.latent_format())
     config.custom_operations = operations
     if "scaled_fp8" in checkpoint.shapes:
         held = set(checkpoint.dtypes.values())
@@ -99,7 +115,7 @@ def _config(checkpoint: Checkpoint, operations: Any) -> FramePackConfig:
     return config
 
 
-def _set_dtypes(config: FramePackConfig, checkpoint: Checkpoint, asked: torch.dtype | None, device: Any) -> None:
+def _set_dtypes(config: PackedConfig, checkpoint: Checkpoint, asked: torch.dtype | None, device: Any) -> None:
     """The dtype of the weights: what is asked for, else the host's choice, but never wider than the file's."""
     supported, found = list(config.supported_inference_dtypes), checkpoint.dtype
     num = sum(torch.Size(shape).numel() for shape in checkpoint.shapes.values())
@@ -110,13 +126,13 @@ def _set_dtypes(config: FramePackConfig, checkpoint: Checkpoint, asked: torch.dt
     config.set_inference_dtype(dtype, compute)
 
 
-def _in_dtype(weights: dict[str, Tensor], config: FramePackConfig, progress: Any) -> dict[str, Tensor]:
+def _in_dtype(weights: dict[str, Tensor], config: PackedConfig, backbone: Backbone, progress: Any) -> dict[str, Tensor]:
     """Weights in the model's dtype, where that is another than theirs; fp8 only where it may be."""
     dtype = config.unet_config["dtype"]
     quantized = config.scaled_fp8 is not None or config.layer_quant_config is not None or config.custom_operations
 
     def keep(key: str) -> bool:
-        return bool(quantized) or weights[key].dtype == dtype or (dtype in FP8 and not IN_FP8.fullmatch(key))
+        return bool(quantized) or weights[key].dtype == dtype or (dtype in FP8 and not backbone.in_fp8.fullmatch(key))
 
     found = {}
     for key, tensor in cast(weights, dtype, keep):
@@ -125,7 +141,7 @@ def _in_dtype(weights: dict[str, Tensor], config: FramePackConfig, progress: Any
     return found
 
 
-def _fill(model: FramePackModel, weights: dict[str, Tensor]) -> None:
+def _fill(model: PackedModel, weights: dict[str, Tensor]) -> None:
     """Put the tensors themselves in place of the model's empty ones, so that nothing is copied."""
     weights.pop("scaled_fp8", None)
     dit = model.diffusion_model
@@ -154,11 +170,11 @@ def order_trained(patcher: comfy.model_patcher.ModelPatcher) -> str | None:
 
 def describe(patcher: comfy.model_patcher.ModelPatcher, name: str) -> str:
     """What was found in a file, in a line."""
-    model: FramePackModel = patcher.model
-    spec = model.diffusion_model.spec
-    kernels = ", ".join(map(str, spec.kernels))
-    dtype = str(model.diffusion_model.dtype).removeprefix("torch.")
+    dit = patcher.model.diffusion_model
+    dtype = str(dit.dtype).removeprefix("torch.")
+    lacking = ", ".join(str(kernel) for kernel in LAYER_NAMES if kernel not in dit.spec.kernels)
     return (
-        f"{name}: {spec.double_blocks} + {spec.single_blocks} blocks, {spec.width} wide, kernels {kernels}, {dtype}, "
+        f"{name}: {dit.spec.blocks_said} blocks, {dit.spec.width} wide, kernels "
+        f"{', '.join(map(str, dit.spec.kernels))}{f' ({lacking} interpolated)' if lacking else ''}, {dtype}, "
         f"for {patcher.get_attachment(ORDER)} order"
     )

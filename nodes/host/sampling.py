@@ -12,7 +12,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .model import FramePackModel
+from .models.packed import PackedModel
 
 
 def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
@@ -22,7 +22,7 @@ def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
 
 def is_framepack(model: comfy.model_patcher.ModelPatcher) -> bool:
     """Is a MODEL one of ours?"""
-    return isinstance(model.model, FramePackModel)
+    return isinstance(model.model, PackedModel)
 
 
 def with_values(conditioning: list, values: dict[str, Any]) -> list:

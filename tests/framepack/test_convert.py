@@ -1,54 +1,47 @@
-"""HunyuanVideo checkpoints become FramePack ones, and back."""
+"""Checkpoints of every backbone become FramePack ones, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from framepack.checkpoints.convert import convert, restore
-from framepack.checkpoints.keymaps import HUNYUAN
 from framepack.cli import main
 from framepack.errors import CheckpointError
-from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from framepack.models.names import KeyMap
+from framepack.packing.kernels import LAYER_NAMES
+from tests.backbones import SMALL, Small
 
-SPEC = HunyuanSpec(
-    **{"heads": 2, "head_dim": 16, "double_blocks": 2, "single_blocks": 3, "refiner_blocks": 1},
-    text_dim=24,
-    pooled_dim=12,
-    image_dim=None,
-    rope_axes=(4, 6, 6),
-)
+Weights = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
-def plain() -> dict[str, torch.Tensor]:
-    """A HunyuanVideo model with diffusers' names: no packing layers."""
-    torch.manual_seed(0)
-    weights = HunyuanDiT(SPEC).state_dict()
-    return {k: torch.randn_like(v).bfloat16() for k, v in weights.items() if not k.startswith("clean_x_embedder")}
+def plain_of(small: Small) -> Weights:
+    """A model before conversion, with diffusers' names: no packing layers."""
+    weights = small.model(seed=3).state_dict()
+    return {k: v.bfloat16() for k, v in weights.items() if not k.startswith("clean_x_embedder")}
 
 
-def original(plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same model under the original's names, fused as the original fuses."""
+def original(plain: Weights, names: KeyMap) -> Weights:
+    """The same model under the release's names, fused as the release fuses."""
     found = {}
-    counts = {"double_blocks": 2, "single_blocks": 3, "txt_in": 1}
-    for pattern, fused in HUNYUAN.items():
-        for number in range(counts.get(pattern.split(".")[0], 1) if "#" in pattern else 1):
-            for part in ("weight", "bias"):
-                names = [f"{n.replace('#', str(number))}.{part}" for n in fused.names]
-                if all(name in plain for name in names):
-                    found[f"{pattern.replace('#', str(number))}.{part}"] = torch.cat([plain[n] for n in names])
-    for part in ("weight", "bias"):
-        scale, shift = plain[f"norm_out.linear.{part}"].chunk(2)
-        found[f"final_layer.adaLN_modulation.1.{part}"] = torch.cat([shift, scale])
+    for pattern, fused in names.layers.items():
+        for number in range(3) if "#" in pattern else [0]:
+            for part in (".weight", ".bias", ""):
+                keys = [f"{n.replace('#', str(number))}{part}" for n in fused.names]
+                if all(key in plain for key in keys):
+                    whole = torch.cat([plain[key] for key in keys]) if len(keys) > 1 else plain[keys[0]]
+                    whole = torch.cat(whole.chunk(2)[::-1]) if fused.swap else whole
+                    found[f"{pattern.replace('#', str(number))}{part}"] = whole
     return found
 
 
-# The original's names, and what ComfyUI's single files say in their place.
+# HunyuanVideo's original names, and what ComfyUI's single files say in their place; Wan's are the same in both.
 COMFY = (
     *(("_attn_qkv", "_attn.qkv"), ("_attn_proj", "_attn.proj"), ("_mod.linear", "_mod.lin")),
     *(("_attn_q_norm", "_attn.norm.query_norm"), ("_attn_k_norm", "_attn.norm.key_norm")),
@@ -61,35 +54,42 @@ COMFY = (
 )
 
 
-def comfy(plain: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def comfy(plain: Weights, names: KeyMap) -> Weights:
     """The same model as ComfyUI's single files spell it."""
     spelled = {}
-    for key, tensor in original(plain).items():
-        for theirs, spelling in COMFY:
+    for key, tensor in original(plain, names).items():
+        for theirs, spelling in COMFY if "img_in.proj" in names.layers else ():
             key = key.replace(theirs, spelling)
         key = key.replace("_norm.weight", "_norm.scale") if "ry_norm" in key or "key_norm" in key else key
         spelled[f"model.diffusion_model.{key}"] = tensor
     return spelled
 
 
-SOURCES = {"diffusers": dict, "original": original, "comfy": comfy}
+SOURCES: dict[str, Callable[[Weights, KeyMap], Weights]] = {
+    "diffusers": lambda plain, _: dict(plain),
+    "original": original,
+    "comfy": comfy,
+}
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_checkpoint_is_converted_and_restored_bit_for_bit(plain, tmp_path: Path, kind: str):
+@pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)
+def test_a_checkpoint_is_converted_and_restored_bit_for_bit(small: Small, tmp_path: Path, kind: str):
     source, target, back = (tmp_path / f"{name}.safetensors" for name in ("source", "target", "back"))
-    tensors = SOURCES[kind](plain)
+    plain = plain_of(small)
+    tensors = SOURCES[kind](plain, small.backbone.names)
+    assert len(tensors) <= len(plain)
     save_file(tensors, source, {"format": "pt"})
     assert main(["convert", str(source), str(target)]) == 0
     converted = load_file(target)
     for key, tensor in plain.items():
         assert torch.equal(converted[key], tensor), key
-    HunyuanDiT(SPEC).load_state_dict({k: v.float() for k, v in converted.items()})
-    base = plain["x_embedder.proj.weight"].float()
-    assert torch.equal(converted["clean_x_embedder.proj.weight"], plain["x_embedder.proj.weight"])
-    assert torch.allclose(
-        converted["clean_x_embedder.proj_2x.weight"].float().sum((2, 3, 4)), base.sum((2, 3, 4)), atol=0.1
-    )
+    small.backbone.dit(small.spec).load_state_dict({k: v.float() for k, v in converted.items()})
+    base = plain[f"{small.backbone.base}.weight"]
+    assert torch.equal(converted["clean_x_embedder.proj.weight"], base)
+    for name in LAYER_NAMES.values():
+        made = converted[f"clean_x_embedder.{name}.weight"].float().sum((2, 3, 4))
+        assert torch.allclose(made, base.float().sum((2, 3, 4)), atol=0.05)
     assert main(["convert", str(target), str(back), "--back"]) == 0
     restored = load_file(back)
     without = {k.removeprefix("model.diffusion_model."): v for k, v in tensors.items()}
@@ -99,21 +99,53 @@ def test_a_checkpoint_is_converted_and_restored_bit_for_bit(plain, tmp_path: Pat
         assert file.metadata() == {"format": "pt"}
 
 
-def test_what_is_no_hunyuan_video_is_refused(plain, tmp_path: Path, capsys):
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["model.diffusion_model.input_blocks.0.0.weight"], "looks like Stable Diffusion 1, 2 or XL"),
+        (["double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"], "looks like Flux"),
+        (["transformer.patch_embed.proj.weight"], "looks like CogVideoX"),
+        (["diffusion_model.blocks.0.ffn.0.lora_A.weight"], "looks like a LoRA"),
+        (["some.other.weight"], "its first tensor is some.other.weight"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_with_what_it_looks_like(tmp_path: Path, capsys, keys, words: str):
     other = tmp_path / "other.safetensors"
-    save_file({"blocks.0.self_attn.q.weight": torch.zeros(4, 4)}, other)
+    save_file({key: torch.zeros(4, 4) for key in keys}, other)
     assert main(["convert", str(other), str(tmp_path / "out.safetensors")]) == 2
-    assert "expected a HunyuanVideo model" in capsys.readouterr().err
-    half = tmp_path / "half.safetensors"
-    save_file(original(plain) | {"transformer_blocks.0.attn.to_q.weight": torch.zeros(2, 2)}, half)
-    with pytest.raises(CheckpointError, match="not half converted"):
-        convert(half, tmp_path / "out.safetensors")
+    said = capsys.readouterr().err
+    assert "no HunyuanVideo or Wan 2.1 model" in said
+    assert words in said
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_a_file_that_is_there_is_never_overwritten(plain, tmp_path: Path):
+@pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)
+def test_one_half_converted_is_refused(small: Small, tmp_path: Path):
+    source, target = tmp_path / "half.safetensors", tmp_path / "out.safetensors"
+    plain = plain_of(small)
+    mixed = original(plain, small.backbone.names)
+    save_file(mixed | {small.backbone.own: plain[small.backbone.own].clone()}, source)
+    with pytest.raises(CheckpointError, match="half converted"):
+        convert(source, target)
+    save_file(mixed | {"transformer_blocks.0.attn.to_q.weight": torch.zeros(2, 2)}, source)
+    with pytest.raises(CheckpointError, match=r"but has transformer_blocks\.0\.attn\.to_q\.weight"):
+        convert(source, target)
+    save_file({k: v for k, v in plain.items() if not k.startswith(small.backbone.base + ".bias")}, source)
+    with pytest.raises(CheckpointError, match=f"has no {small.backbone.base}.bias"):
+        convert(source, target)
+    assert not target.exists()
+
+
+def test_one_that_is_converted_is_refused(tmp_path: Path):
+    source, target = tmp_path / "done.safetensors", tmp_path / "out.safetensors"
+    save_file(SMALL[0].model().state_dict(), source)
+    with pytest.raises(CheckpointError, match="a FramePack model already"):
+        convert(source, target)
+
+
+def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path):
     source, target = tmp_path / "source.safetensors", tmp_path / "target.safetensors"
-    save_file(dict(plain), source)
+    save_file(plain_of(SMALL[0]), source)
     target.write_bytes(b"mine")
     with pytest.raises(CheckpointError, match="a new file"):
         convert(source, target)

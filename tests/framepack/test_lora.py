@@ -10,6 +10,7 @@ import torch
 from framepack.checkpoints.lora import match
 from framepack.errors import CheckpointError
 from framepack.models.hunyuan import HunyuanDiT
+from framepack.models.hunyuan.names import HUNYUAN
 from framepack.training.train_dit import small_spec
 
 DIT = HunyuanDiT(small_spec(), device="meta")
@@ -74,9 +75,13 @@ def test_a_fused_lora_of_another_width_is_refused():
         match({"double_blocks.0.img_attn_qkv.lora_B.weight": torch.randn(100, 4)}, MODULES)
 
 
-def test_every_original_module_that_the_model_has_is_reached():
-    from framepack.checkpoints.keymaps import HUNYUAN, ours
+def test_a_lora_on_the_last_modulation_is_turned_to_our_order_of_halves():
+    up = torch.arange(2 * 32.0).view(-1, 1)
+    found = match({"final_layer.adaLN_modulation.1.lora_B.weight": up}, MODULES)
+    assert torch.equal(found.tensors["norm_out.linear.lora_up.weight"], torch.cat([up[32:], up[:32]]))
 
-    reached = {name for pattern in HUNYUAN for name in ours(pattern.replace("#", "0")).names}
+
+def test_every_original_module_that_the_model_has_is_reached():
+    reached = {name for pattern in HUNYUAN.layers for name in HUNYUAN.layer(pattern.replace("#", "0")).names}
     first = {m for m in MODULES if not re.search(r"blocks\.[1-9]", m)}
-    assert first - reached == {"norm_out.linear", *(f"clean_x_embedder.proj{n}" for n in ("", "_2x", "_4x"))}
+    assert first - reached == {*(f"clean_x_embedder.proj{n}" for n in ("", "_2x", "_4x", "_8x"))}

@@ -11,16 +11,18 @@ from safetensors.torch import save_file
 
 from framepack.checkpoints import builtin
 from framepack.metrics import shapes as measure
+from framepack.models.hunyuan import HunyuanDiT
 from framepack.models.text import UNKNOWN, Tokenizer
 from framepack.training import train_dit
-from framepack.training.encode import FIRST_SEED, scene_of
+from framepack.training.encode import FIRST_SEED, FRAMES_SEED, scene_of
 from framepack.training.export import export
 from framepack.training.generate import Builtin
 from framepack.training.muon import orthogonalised
-from framepack.training.recipe import BROAD, TEXTUAL, Recipe, Stage, draw_section
+from framepack.training.recipe import BROAD, TEXTUAL, WIDE, Recipe, Stage, draw_section
 from framepack.training.shapes import COLOURS, DIRECTIONS, caption, centres, render
 from framepack.training.teach_text import teach
-from framepack.training.train_dit import NUM_TOKENS, WORDS, Trainee, loss_of, small_spec, step_once, train
+from framepack.training.train_dit import NUM_TOKENS, WORDS, Trainee, grown, loss_of, small_spec, step_once, train
+from tests.names import TABLE_1
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -48,7 +50,7 @@ def test_every_caption_is_known_and_fits():
 
 
 def test_the_mixture_holds_every_order_and_the_case_without_an_image():
-    for mixture in (BROAD, TEXTUAL):
+    for mixture in (BROAD, TEXTUAL, WIDE):
         assert sum(each.share for each in mixture) == pytest.approx(1)
     rng = random.Random(0)
     drawn = [draw_section(rng, BROAD) for _ in range(300)]
@@ -56,11 +58,30 @@ def test_the_mixture_holds_every_order_and_the_case_without_an_image():
     assert any(len(s.makes) == 2 for s in drawn)  # both ends at once
 
 
+def test_the_last_mixture_holds_every_schedule_of_the_papers_table():
+    assert set(TABLE_1) <= {each.schedule for each in WIDE}
+
+
+def test_a_packing_layer_that_a_state_lacks_is_made_by_interpolation():
+    spec = small_spec()
+    dit = HunyuanDiT(spec)
+    whole = {f"dit.{k}": v for k, v in dit.state_dict().items()}
+    lacking = {k: v for k, v in whole.items() if "proj_8x" not in k}
+    made = grown(lacking, spec)
+    assert made.keys() == whole.keys()
+    assert torch.allclose(
+        made["dit.clean_x_embedder.proj_8x.weight"].sum((2, 3, 4)),
+        whole["dit.clean_x_embedder.proj_4x.weight"].sum((2, 3, 4)),
+        atol=1e-5,
+    )
+
+
 def short(*steps: int) -> Recipe:
     """A recipe of a few steps: AdamW, then Muon with a text encoder that was taught by itself."""
     stages = [Stage(steps=steps[0], optimizer="adamw", rate=1e-3, mixture=BROAD, warmup=2)]
-    stages += [Stage(steps=n, optimizer="muon", rate=1e-3, mixture=BROAD, warmup=2, teach=3) for n in steps[1:]]
-    return Recipe(stages=tuple(stages), batch=1)
+    later = {"optimizer": "muon", "rate": 1e-3, "mixture": BROAD, "warmup": 2, "teach": 3, "text": False}
+    stages += [Stage(steps=n, **later) for n in steps[1:]]
+    return Recipe(stages=tuple(stages), batch=1, batch_of_frames=2)
 
 
 @pytest.fixture
@@ -70,6 +91,9 @@ def latents(tmp_path):
     folder.mkdir()
     clips = torch.randn(6, 16, 1, 8, 8).repeat(1, 1, 47, 1, 1) * 2 + 1
     save_file({"latents": clips, "seeds": torch.arange(6) + FIRST_SEED}, folder / "0.safetensors")
+    (folder / "first").mkdir()
+    first = torch.randn(40, 16, 1, 8, 8)
+    save_file({"latents": first, "seeds": torch.arange(40) + FRAMES_SEED}, folder / "first" / "0.safetensors")
     return folder
 
 

@@ -22,7 +22,8 @@ class StandInVision:
 
     def encode(self, image, width):
         output = comfy.clip_vision.Output()
-        output["last_hidden_state"] = torch.randn(1, 729, width, generator=torch.Generator().manual_seed(0))
+        for i, name in enumerate(("last_hidden_state", "penultimate_hidden_states")):
+            output[name] = torch.randn(1, 729, width, generator=torch.Generator().manual_seed(i))
         return (output,)
 
 

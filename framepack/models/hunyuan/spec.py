@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import CheckpointError
-from ..nn.rope import Rope
-from ..packing.kernels import LAYER_NAMES
-from ..units import Kernel
-
-Shapes = Mapping[str, Sequence[int]]
+from ...errors import CheckpointError
+from ...nn.rope import Rope
+from ...units import Kernel
+from ..backbones import Shapes, count_blocks, packed_kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +43,11 @@ class HunyuanSpec:
         return self.heads * self.head_dim
 
     @property
+    def blocks_said(self) -> str:
+        """Its blocks, for people."""
+        return f"{self.double_blocks} + {self.single_blocks}"
+
+    @property
     def rope(self) -> Rope:
         """The rotary embedding."""
         return Rope(axes=self.rope_axes, theta=self.rope_theta)
@@ -72,26 +75,17 @@ class HunyuanSpec:
                 f"The file has no tensor {missing}, so it is no FramePack model; expected FramePackI2V_HY, "
                 "FramePack_F1_I2V_HY or one that this pack trained or converted."
             ) from None
-        kernels = tuple(k for k, name in LAYER_NAMES.items() if f"clean_x_embedder.{name}.weight" in shapes)
-        if not kernels:
-            raise CheckpointError(
-                "The file is a HunyuanVideo model without packing layers (clean_x_embedder); convert it first."
-            )
         up = shapes.get("image_projection.up.weight")
         return cls(
             **sizes,
-            double_blocks=_count(shapes, "transformer_blocks."),
-            single_blocks=_count(shapes, "single_transformer_blocks."),
-            refiner_blocks=_count(shapes, "context_embedder.token_refiner.refiner_blocks."),
+            double_blocks=count_blocks(shapes, "transformer_blocks."),
+            single_blocks=count_blocks(shapes, "single_transformer_blocks."),
+            refiner_blocks=count_blocks(shapes, "context_embedder.token_refiner.refiner_blocks."),
             guidance="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
             image_dim=up[1] if up else None,
-            kernels=kernels,
+            kernels=packed_kernels(shapes),
             **_rope(head_dim, metadata or {}),
         )
-
-
-def _count(shapes: Shapes, prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})
 
 
 def _rope(head_dim: int, metadata: Mapping[str, str]) -> dict[str, object]:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.layers import Embedder, Factory, FeedForward, Modulation, modulated_norm, sinusoid
-from ..nn.rope import Phases, rotate
+from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gelu_tanh, modulated_norm, sinusoid
+from ...nn.rope import Phases, rotate
 from .spec import HunyuanSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
@@ -120,7 +120,7 @@ class SingleBlock(nn.Module):
         num = phases[0].shape[0]
         q, k = (torch.cat([rotate(y[:, :num], phases), y[:, num:]], 1) for y in (q, k))
         out = attend(*(y.transpose(1, 2) for y in (q, k, v)))
-        hidden = F.gelu(self.proj_mlp(normed), approximate="tanh")
+        hidden = gelu_tanh(self.proj_mlp(normed))
         return x + gate[:, None] * self.proj_out(torch.cat([out, hidden], -1))
 
 
@@ -132,7 +132,7 @@ class RefinerBlock(nn.Module):
         d = spec.width
         self.norm1, self.norm2 = make.layer_norm(d), make.layer_norm(d)
         self.attn = JointAttention(make, spec, normed=False)
-        self.ff = FeedForward(make, d, d * spec.mlp_ratio, silu=True)
+        self.ff = FeedForward(make, d, d * spec.mlp_ratio, activation=F.silu)
         self.norm_out = Modulation(make, d, 2)
 
     def forward(self, text: Tensor, vec: Tensor, attend: Attend) -> Tensor:

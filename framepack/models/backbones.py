@@ -1,0 +1,69 @@
+"""The backbones, each a folder here that states a BACKBONE. A new one is found by being there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from ..errors import CheckpointError
+from ..packing.kernels import LAYER_NAMES
+from ..units import Kernel
+from .names import KeyMap
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """A backbone, and how its checkpoints are told from others.
+
+    `key` is its folder here, and its file among the host's models; `own` is a tensor that only our names (those of
+    diffusers) have, `original` one that only the release's have; `base` is the base patchify layer; `in_fp8` matches
+    the only tensors that fp8 may hold: the matrices of attention and feed-forward. All else loses by it and is small,
+    but for modulations, whose error all tokens of a block share.
+    """
+
+    key: str
+    name: str
+    spec: Any
+    dit: Any
+    own: str
+    original: str
+    base: str
+    names: KeyMap
+    in_fp8: re.Pattern[str]
+
+
+@cache
+def backbones() -> tuple[Backbone, ...]:
+    """Every backbone, by name."""
+    package = __package__ or ""
+    found = [import_module(f"{package}.{m.name}") for m in iter_modules(import_module(package).__path__) if m.ispkg]
+    return tuple(sorted((module.BACKBONE for module in found), key=lambda backbone: backbone.name))
+
+
+def backbone_of(keys: Iterable[str]) -> Backbone | None:
+    """The backbone whose names the keys are, ours or the release's."""
+    held = set(keys)
+    return next((b for b in backbones() if held & {b.own, b.original}), None)
+
+
+def packed_kernels(shapes: Shapes) -> tuple[Kernel, ...]:
+    """The kernels that have packing layers of their own. Raises CheckpointError where there are none."""
+    kernels = tuple(k for k, name in LAYER_NAMES.items() if f"clean_x_embedder.{name}.weight" in shapes)
+    if not kernels:
+        raise CheckpointError(
+            "The file has no packing layers (clean_x_embedder), so it is no FramePack model yet; convert it first: "
+            "python -m framepack convert SOURCE TARGET."
+        )
+    return kernels
+
+
+def count_blocks(shapes: Shapes, prefix: str) -> int:
+    """How many numbers follow the prefix in keys."""
+    return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})

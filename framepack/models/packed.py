@@ -1,0 +1,103 @@
+"""What every backbone shares: packed tokens and their phases, the host's hooks around blocks, and the step cache.
+
+Dims: b batch, c channels, t h w latent grid, l tokens, d width. Picture tokens stand in the order history, section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LatentSizeError
+from ..nn.attention import Attention
+from ..nn.rope import Phases, Rope, join
+from ..packing.embedding import PackedEmbedding, pad_to, phases_of
+from ..packing.history import ContextGroup
+from ..units import BASE, Kernel
+
+Run = Callable[[dict[str, Any]], dict[str, Any]]  # a block as the host's patches see it
+
+
+class PackedSpec(Protocol):
+    """What packing needs to know of a backbone."""
+
+    in_channels: int
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def width(self) -> int:
+        """Channels of the residual stream."""
+        ...
+
+    @property
+    def rope(self) -> Rope:
+        """The rotary embedding."""
+        ...
+
+
+class PackedDiT(nn.Module):
+    """A DiT over a packed history and a section. A backbone adds `patchify`, its blocks and `forward`."""
+
+    clean_x_embedder: PackedEmbedding
+
+    def __init__(self, spec: PackedSpec, attention: Attention):
+        super().__init__()
+        self.spec, self.attention = spec, attention
+
+    @property
+    def patchify(self) -> nn.Module:
+        """The base patchify projection, a convolution through k1."""
+        raise NotImplementedError
+
+    def pack(
+        self, x: Tensor, positions: Sequence[int] | None, history: Sequence[ContextGroup]
+    ) -> tuple[Tensor, Phases]:
+        """Tokens ``b l d`` and phases of history and section; x ``b c t h w``, positions ``t`` latent frame indices.
+
+        Raises LatentSizeError where positions and frames disagree.
+        """
+        num_lat_frames = x.shape[2]
+        positions = range(num_lat_frames) if positions is None else positions
+        if len(positions) != num_lat_frames:
+            raise LatentSizeError(f"{len(positions)} positions came for a section of {num_lat_frames} latent frames")
+        x = pad_to(x, (BASE.t, BASE.h, BASE.w))
+        here = self.spec.rope.grid(torch.tensor(positions, device=x.device), x.shape[3] // BASE.h, x.shape[4] // BASE.w)
+        section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
+        tokens = [*(self.clean_x_embedder.tokens(group) for group in history), section]
+        return torch.cat(tokens, 1), join([*(phases_of(self.spec.rope, group) for group in history), here])
+
+    def attend(self, mask: Tensor | None, options: Mapping[str, Any]) -> Callable[..., Tensor]:
+        """Attention over q, k, v ``b n l e``, with a key mask and the host's options."""
+        return partial(self.attention, mask=mask, transformer_options=options)
+
+
+def through(options: Mapping[str, Any], x: Tensor, after_first: Tensor, rest: Callable[[Tensor], Tensor]) -> Tensor:
+    """All blocks after the first, or what a step cache has kept of them; picture tokens ``b l d``."""
+    cache = options.get("framepack_step_cache")
+    if cache is None:
+        return rest(after_first)
+    return cache.run(tuple(options.get("cond_or_uncond", ())), _is_final(options), x, after_first, rest)
+
+
+def replaced(options: Mapping[str, Any], kind: str, index: int, run: Run) -> Run:
+    """A block's run, or what the host's patches put in its place."""
+    replacement = options.get("patches_replace", {}).get("dit", {}).get((kind, index))
+    if replacement is None:
+        return run
+    return lambda args: replacement(args, {"original_block": run, "transformer_options": options})
+
+
+def section_grid(x: Tensor) -> tuple[int, int, int]:
+    """Tokens of a section ``b c t h w`` along time, height and width."""
+    t, h, w = x.shape[2:]
+    return t, -(-h // BASE.h), -(-w // BASE.w)
+
+
+def _is_final(options: Mapping[str, Any]) -> bool:
+    """Is this the last step? By the run's noise levels and the present one, which the host passes along."""
+    levels, now = options.get("sample_sigmas"), options.get("sigmas")
+    return levels is not None and now is not None and len(levels) > 1 and bool(now[0] <= levels[-2])
