@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint evaluate workflows clean
+.PHONY: demo test test-slow lint evaluate evaluate-schedules workflows clean
 
 demo: $(VENV)/.host
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -22,6 +22,9 @@ lint: $(VENV)/.test
 
 evaluate: $(VENV)/.host
 	$(BIN)/python -m framepack.training.evaluate $(ARGS)
+
+evaluate-schedules: $(VENV)/.host
+	$(BIN)/python -m framepack.training.evaluate_schedules $(ARGS)
 
 workflows: $(VENV)/.host
 	$(BIN)/python -m tools.shipped

@@ -1,4 +1,4 @@
-"""Pictures of a schedule and of a plan, drawn with Pillow.
+"""Pictures of a schedule and of a plan, drawn with Pillow, readable on a node of 400 pixels.
 
 A colour stands for a kernel: the more a frame is compressed, the paler it is. What is generated is orange.
 """
@@ -10,16 +10,21 @@ from math import log2
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .costs import LAT_FRAMES_PER_MINUTE, against_full
 from .plan import Plan, Section
 from .schedule import Group, Schedule, count_tokens
 from .units import BASE, PIXELS_PER_LATENT, Kernel
 
 Picture = Image.Image
+Draw = ImageDraw.ImageDraw
+Colour = str | tuple[int, ...]
 
 WIDTH, MARGIN = 960, 24  # pixels
-CELL = 64  # height of a frame in the strip
-ROW, MAX_ROWS = 14, 64  # a plan's rows: their height, and how many are drawn
-PAPER, INK, FAINT, LINE = "#ffffff", "#22262b", "#8a9099", "#ffffff"
+TITLE, TEXT, SMALL = 36, 28, 24  # sizes of letters
+CELL, BAR = 104, 44  # height of a frame in the strip, and of a group's row
+FULL = 32  # frames of a group that are drawn in full
+ROW, MAX_ROWS = 40, 24  # a plan's rows: their height, and how many are drawn
+PAPER, INK, FAINT, LINE = "#ffffff", "#22262b", "#666c74", "#ffffff"
 MADE, THERE, BLANK = "#e8590c", "#343a40", "#e9ecef"
 _STRONG, _PALE = (11, 83, 148), (190, 222, 246)  # of k1, and of 64 latent frames in one token
 
@@ -31,42 +36,69 @@ def colour_of(kernel: Kernel) -> tuple[int, int, int]:
 
 
 def draw_schedule(schedule: Schedule, height: int, width: int) -> Picture:
-    """A schedule in video time, and its tokens on a latent grid of height by width."""
+    """A schedule in video time, its tokens on a latent grid of height by width, and what they save (figure 1)."""
     tokens = count_tokens(schedule, height, width)
     groups = zip(schedule.groups, tokens.groups, strict=True)
     rows = [(f"{group.num_lat_frames} x {group.kernel}", count, colour_of(group.kernel)) for group, count in groups]
     rows.append((f"{schedule.generate} generated", tokens.generated, MADE))
-    picture = Image.new("RGB", (WIDTH, 150 + CELL + 26 * len(rows)), PAPER)
+    said = _summary(schedule, height, width)
+    picture = Image.new("RGB", (WIDTH, 180 + CELL + 40 + BAR * len(rows) + 38 * len(said)), PAPER)
     draw = ImageDraw.Draw(picture)
-    draw.text((MARGIN, 16), str(schedule), INK, _font(20))
-    _strip(draw, schedule, 60)
-    top = 60 + CELL + 36
+    _title(draw, str(schedule))
+    _strip(draw, schedule, 112)
+    top = 112 + CELL + 60
     for text, count, colour in rows:
         _bar(draw, top, text, count, count / max(tokens.total, 1), colour)
-        top += 26
-    size = f"{width * PIXELS_PER_LATENT} x {height * PIXELS_PER_LATENT}"
-    total = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens at {size}"
-    draw.text((MARGIN, top + 6), total, INK, _font(15))
+        top += BAR
+    for i, line in enumerate(said):
+        draw.text((MARGIN, top + 14 + 38 * i), line, INK, _font(TEXT))
     return picture
 
 
-def _strip(draw: ImageDraw.ImageDraw, schedule: Schedule, top: int) -> None:
-    """The frames of all groups in video time, each divided as its tokens divide it."""
+def _summary(schedule: Schedule, height: int, width: int) -> list[str]:
+    """Totals, the generated section's share, and the cost of a step against full context."""
+    tokens = count_tokens(schedule, height, width)
+    share = tokens.generated / tokens.total
+    size = f"{width * PIXELS_PER_LATENT} x {height * PIXELS_PER_LATENT}"
+    frames = sum(group.num_lat_frames for group in schedule.groups)
+    own, minute = (against_full(schedule, height, width, num) for num in (None, LAT_FRAMES_PER_MINUTE))
+    return [
+        f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens",
+        f"at {size}; {share:.0%} of them are the generated section",
+        f"a step costs {own:.3g} times less than with these {frames} frames in full,",
+        f"{minute:.3g} times less than with a minute of history in full",
+    ]
+
+
+def _strip(draw: Draw, schedule: Schedule, top: int) -> None:
+    """The frames of all groups in video time, each divided as its tokens divide it, with kernels above."""
     parts = list(_parts(schedule))
-    frames = sum(part.num_lat_frames if isinstance(part, Group) else part or 2 for part in parts)
-    step = min((WIDTH - 2 * MARGIN) / frames, CELL / 2)
-    left = float(MARGIN)
+    step = min((WIDTH - 2 * MARGIN) / sum(map(_shown, parts)), CELL / 2)
+    left, free = float(MARGIN), 0.0  # where the next group stands, and where the next label may
     for part in parts:
+        length = _shown(part) * step
         if isinstance(part, Group):
-            _tokens(draw, part, left, top, step)
-            left += part.num_lat_frames * step
+            _tokens(draw, part, left, top, length / part.num_lat_frames)
         elif part:
-            draw.rectangle((left, top, left + part * step, top + CELL), MADE, LINE)
-            left += part * step
+            draw.rectangle((left, top, left + length, top + CELL), MADE, LINE)
         else:
-            draw.text((left + step, top + CELL / 2), "...", FAINT, _font(18), anchor="mm")
-            left += 2 * step
-    draw.text((MARGIN, top + CELL + 6), f"{schedule.sampling}; tail {schedule.tail}; time runs right", FAINT, _font(13))
+            draw.text((left + length / 2, top + CELL / 2), "...", FAINT, _font(TEXT), anchor="mm")
+        name = str(part.kernel) if isinstance(part, Group) else f"g{part}" if part else "x"
+        if left >= free and draw.textlength(name, _font(SMALL)) <= max(length, 30):
+            draw.text((left, top - 32), name, INK, _font(SMALL))
+            free = left + draw.textlength(name, _font(SMALL)) + 4
+        left += length
+    ends = {"td": "older frames are deleted", "ta": "older frames are appended", "tc": "older frames are averaged"}
+    said = f"{schedule.sampling}; {ends[schedule.tail]}"
+    if any(group.num_lat_frames > FULL for group in schedule.groups):
+        said += f"; groups of more than {FULL} frames are drawn shorter"
+    draw.text((MARGIN, top + CELL + 8), said, FAINT, _font(SMALL))
+
+
+def _shown(part: Group | int) -> float:
+    """The length of a part in the strip, in frames: beyond FULL only its logarithm counts."""
+    frames = part.num_lat_frames if isinstance(part, Group) else part or 2
+    return frames if frames <= FULL else FULL * (1 + log2(frames / FULL) / 2)
 
 
 def _parts(schedule: Schedule) -> Iterator[Group | int]:
@@ -82,61 +114,110 @@ def _parts(schedule: Schedule) -> Iterator[Group | int]:
     yield from schedule.far_future
 
 
-def _tokens(draw: ImageDraw.ImageDraw, group: Group, left: float, top: int, step: float) -> None:
+def _tokens(draw: Draw, group: Group, left: float, top: int, step: float) -> None:
     right, kernel = left + group.num_lat_frames * step, group.kernel
     draw.rectangle((left, top, right, top + CELL), colour_of(kernel))
-    for frame in range(0, group.num_lat_frames + 1, kernel.t):
-        draw.line((left + frame * step, top, left + frame * step, top + CELL), LINE)
-    rows = max(CELL // (4 * kernel.h), 1)  # a schematic picture of 16 latent rows
+    if kernel.t * step >= 4:  # else lines would cover it
+        for frame in range(0, group.num_lat_frames + 1, kernel.t):
+            draw.line((left + frame * step, top, left + frame * step, top + CELL), LINE)
+    rows = max(CELL // (6 * kernel.h), 1)  # a schematic picture of the latent rows
     for row in range(rows + 1):
         draw.line((left, top + CELL * row / rows, right, top + CELL * row / rows), LINE)
 
 
-def _bar(draw: ImageDraw.ImageDraw, top: int, text: str, count: int, share: float, colour: object) -> None:
-    left, room = 190, WIDTH - 190 - MARGIN - 90
-    draw.text((MARGIN, top + 2), text, INK, _font(15))
-    draw.rectangle((left, top + 2, left + max(room * share, 1), top + 20), colour)  # type: ignore[arg-type]
-    draw.text((left + room * share + 8, top + 2), str(count), INK, _font(15))
+def _bar(draw: Draw, top: int, text: str, count: int, share: float, colour: Colour) -> None:
+    left, room = 250, WIDTH - 250 - MARGIN - 120
+    draw.text((MARGIN, top), text, INK, _fitting(draw, text, left - MARGIN - 10, TEXT))
+    draw.rectangle((left, top + 4, left + max(room * share, 2), top + 32), colour)
+    draw.text((left + room * share + 12, top), str(count), INK, _font(TEXT))
 
 
 def draw_plan(plan: Plan) -> Picture:
-    """A plan: one row per section in order of generation, over video time; long plans show some of their rows."""
+    """A plan over video time, a row per section in order of generation: what it makes, sees and is told.
+
+    An arrow leads from each stretch of context into the section. Long plans show some of their rows.
+    """
     count = len(plan.sections)
     shown = sorted({round(i * (count - 1) / max(min(count, MAX_ROWS) - 1, 1)) for i in range(min(count, MAX_ROWS))})
-    step = (WIDTH - 2 * MARGIN - 40) / plan.num_lat_frames
-    picture = Image.new("RGB", (WIDTH, 96 + ROW * len(shown)), PAPER)
+    prompts = [plan.sections[index].prompt for index in shown]
+    heights = [ROW + (30 if _is_new(prompts, i) else 0) for i in range(len(shown))]
+    picture = Image.new("RGB", (WIDTH, 150 + sum(heights)), PAPER)
     draw = ImageDraw.Draw(picture)
+    _title(draw, plan.schedule)
     some = f", {len(shown)} of them shown" if len(shown) < count else ""
-    title = f"{plan.num_pix_frames} frames in {count} sections{some}, first at the top"
-    draw.text((MARGIN, 14), plan.schedule, INK, _font(18))
-    draw.text((MARGIN, 40), title, FAINT, _font(14))
-    for row, index in enumerate(shown):
-        _row(draw, plan, plan.sections[index], index, 68 + ROW * row, step)
+    title = f"{plan.num_pix_frames} frames in {count} section{'s' * (count > 1)}{some}; first made at the top"
+    draw.text((MARGIN, 64), title, FAINT, _fitting(draw, title, WIDTH - 2 * MARGIN, SMALL))
+    top, step = 112, (WIDTH - 2 * MARGIN - 52) / plan.num_lat_frames
+    for i, index in enumerate(shown):
+        _row(draw, plan, index, top, step)
+        if _is_new(prompts, i):
+            text = _cut(draw, str(prompts[i]), WIDTH - 2 * MARGIN - 52)
+            draw.text((MARGIN + 52, top + ROW - 6), text, INK, _font(SMALL))
+        top += heights[i]
     return picture
 
 
-def _row(draw: ImageDraw.ImageDraw, plan: Plan, section: Section, index: int, top: int, step: float) -> None:
-    left = MARGIN + 40
+def _is_new(prompts: list[str | None], i: int) -> bool:
+    """Does a row begin with another prompt than the one above it?"""
+    return bool(prompts[i]) and (i == 0 or prompts[i] != prompts[i - 1])
 
-    def cells(first: int, stop: int, colour: object) -> None:
-        draw.rectangle((left + first * step, top + 1, left + stop * step - 0.5, top + ROW - 2), colour)  # type: ignore[arg-type]
 
-    draw.text((MARGIN, top), str(index), FAINT, _font(11))
-    cells(0, plan.num_lat_frames, BLANK)
+def _row(draw: Draw, plan: Plan, index: int, top: int, step: float) -> None:
+    section, left, bottom = plan.sections[index], MARGIN + 52, top + ROW - 10
+
+    def span(first: float, stop: float, colour: Colour) -> None:
+        edges = (left + first * step, top, left + stop * step - 1, bottom)
+        draw.rectangle(edges, colour)
+
+    draw.text((MARGIN, top), str(index), FAINT, _font(SMALL))
+    span(0, plan.num_lat_frames, BLANK)
     for context in section.context:
         for frame in context.frames:
             if isinstance(frame, int):
-                cells(frame, frame + 1, colour_of(context.kernel))
+                span(frame, frame + 1, colour_of(context.kernel))
     for anchor in plan.anchors:
-        edges = (
-            left + anchor.frames.start * step,
-            top + ROW - 4,
-            left + anchor.frames.stop * step - 0.5,
-            top + ROW - 2,
-        )
+        edges = (left + anchor.frames.start * step, bottom - 5, left + anchor.frames.stop * step, bottom)
         draw.rectangle(edges, THERE)
     for start, stop in section.makes:
-        cells(start, stop, MADE)
+        span(start, stop, MADE)
+    for start, stop in _stretches(section):
+        _arrow(draw, section, left, (top + bottom) / 2, step, (start + stop) / 2)
+
+
+def _stretches(section: Section) -> list[tuple[int, int]]:
+    """The frames that a section sees, as ranges without gaps."""
+    seen = sorted(section.known)
+    breaks = [i for i in range(1, len(seen)) if seen[i] != seen[i - 1] + 1]
+    edges = [0, *breaks, len(seen)]
+    return [(seen[a], seen[b - 1] + 1) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def _arrow(draw: Draw, section: Section, left: float, y: float, step: float, at: float) -> None:
+    """From a place in time into the nearest range that the section makes."""
+    start, stop = min(section.makes, key=lambda made: min(abs(made[0] - at), abs(made[1] - at)))
+    right = at < start
+    tip = left + (start if right else stop) * step
+    sign = -1 if right else 1
+    draw.line((left + at * step, y, tip + sign * 2, y), INK, 2)
+    draw.polygon([(tip, y), (tip + sign * 9, y - 6), (tip + sign * 9, y + 6)], INK)
+
+
+def _title(draw: Draw, text: str) -> None:
+    draw.text((MARGIN, 16), text, INK, _fitting(draw, text, WIDTH - 2 * MARGIN, TITLE))
+
+
+def _fitting(draw: Draw, text: str, room: float, size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font at which a text fits, from a size downwards."""
+    while size > 12 and draw.textlength(text, _font(size)) > room:
+        size -= 2
+    return _font(size)
+
+
+def _cut(draw: Draw, text: str, room: float) -> str:
+    """A text's beginning that fits."""
+    while len(text) > 4 and draw.textlength(text, _font(SMALL)) > room:
+        text = text[:-4].rstrip() + "…"
+    return text
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..framepack.errors import FramePackError
 from ..framepack.pictures import draw_schedule
 from ..framepack.presets import resolve
-from ..framepack.schedule import count_tokens
+from ..framepack.rates import MAX_RATE, schedule_of_rate
+from ..framepack.schedule import Schedule, count_tokens
 from ..framepack.units import PIXEL_UNIT, latent_grid
 from .types import CATEGORY, ScheduleType, preview
 
@@ -32,6 +33,16 @@ class PackHistory(io.ComfyNode):
                     tooltip="Groups of frames with their kernels (f16k4), what is generated (g9), skips (x), tail (td, "
                     "ta, tc); or a name: inverted (FramePack I2V's), forward (F1's), endpoint, geometric, levels.",
                 ),
+                io.Float.Input(
+                    "rate",
+                    default=0.0,
+                    min=0.0,
+                    max=float(MAX_RATE),
+                    step=0.125,
+                    optional=True,
+                    tooltip="Above 0: the forward schedule whose context is so many frames long, in place of the one "
+                    "above; 2.625 is 2 + 1/2 + 1/8.",
+                ),
                 io.Int.Input(
                     "width", default=832, min=16, max=4096, step=16, tooltip="Pixels, for the token counts shown."
                 ),
@@ -43,19 +54,26 @@ class PackHistory(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, schedule: str | None, width: int | None, height: int | None) -> bool | str:
+    def validate_inputs(
+        cls, schedule: str | None, width: int | None, height: int | None, rate: float | None = 0.0
+    ) -> bool | str:
         """Say what is wrong before anything runs; None stands for what only a run will tell."""
         try:
-            resolve(schedule or DEFAULT)
+            _read(schedule or DEFAULT, rate or 0.0)
             latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
         except FramePackError as fault:
             return str(fault)
         return True
 
     @classmethod
-    def execute(cls, schedule: str, width: int, height: int) -> io.NodeOutput:
+    def execute(cls, schedule: str, width: int, height: int, rate: float = 0.0) -> io.NodeOutput:
         """Parse and draw."""
-        parsed, grid = resolve(schedule), latent_grid(height, width)
+        parsed, grid = _read(schedule, rate), latent_grid(height, width)
         tokens = count_tokens(parsed, *grid)
         text = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens"
         return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *grid), text, cls))
+
+
+def _read(text: str, rate: float) -> Schedule:
+    """The schedule of a rate, where there is one, else of a string or a preset's name. Raises ScheduleError."""
+    return schedule_of_rate(rate) if rate else resolve(text)

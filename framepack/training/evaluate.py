@@ -116,17 +116,28 @@ def shows_named(scene: Scene, frame: Tensor) -> bool:
     return colour == scene.colour and measure.outline_of(frame) == scene.shape
 
 
-def image_to_video(model: Builtin, scenes: list[Scene], truth: Truth, steps: int, cfg: float, batch: int = 16) -> dict:
-    """The image-to-video measures."""
-    plan = make_plan(parse(SCHEDULE), num_lat_frames=NUM_LAT_FRAMES)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How clips are sampled: a schedule, steps a section, guidance, and how many clips at once."""
+
+    schedule: str = SCHEDULE
+    steps: int = STEPS
+    cfg: float = CFG
+    batch: int = 16
+
+
+def image_to_video(model: Builtin, scenes: list[Scene], truth: Truth, how: Sampling) -> dict:
+    """The image-to-video measures. Noise comes from a clip's place among the scenes, so that schedules are paired."""
+    plan = make_plan(parse(how.schedule), num_lat_frames=NUM_LAT_FRAMES)
     seams = seam_frames(plan)
     bounds = {"decoded": allowed_step(truth.decoded), "drawn": allowed_step(truth.drawn)}
     kept, way = [], []
     smooth: dict[str, list[float]] = {name: [] for name in bounds}
+    batch, sampling = how.batch, {"steps": how.steps, "cfg": how.cfg}
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
         starts = torch.stack([encode_scene(model.vae, scene, 1) for scene in some])
-        latents = generate(model, plan, [caption(s) for s in some], start=starts, steps=steps, cfg=cfg, seed=i)
+        latents = generate(model, plan, [caption(s) for s in some], start=starts, seed=i, **sampling)
         for scene, clip in zip(some, latents, strict=True):
             seen = measure.track(model.pixels(clip))
             true = measure.track(render(scene, [0]).transpose(0, 1))
@@ -145,13 +156,14 @@ def image_to_video(model: Builtin, scenes: list[Scene], truth: Truth, steps: int
     }
 
 
-def text_to_video(model: Builtin, scenes: list[Scene], steps: int, cfg: float, batch: int = 16) -> dict:
+def text_to_video(model: Builtin, scenes: list[Scene], how: Sampling) -> dict:
     """The share of clips that show what the text names."""
-    plan = make_plan(parse(SCHEDULE), num_lat_frames=NUM_LAT_FRAMES, start=False)
-    shown = []
+    plan = make_plan(parse(how.schedule), num_lat_frames=NUM_LAT_FRAMES, start=False)
+    shown: list[float] = []
+    batch, sampling = how.batch, {"steps": how.steps, "cfg": how.cfg}
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
-        latents = generate(model, plan, [caption(s) for s in some], start=None, steps=steps, cfg=cfg, seed=1000 + i)
+        latents = generate(model, plan, [caption(s) for s in some], start=None, seed=1000 + i, **sampling)
         for scene, clip in zip(some, latents, strict=True):
             shown.append(float(shows_named(scene, model.pixels(clip[:, : MIDDLE + 1])[NUM_PIX_FRAMES // 2])))
     return {"named_shown": share(shown)}
@@ -167,13 +179,13 @@ def main() -> None:
     args = parser.parse_args()
     model = Builtin.load(args.assets)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
-    truth = Truth.of(model, scenes)
+    truth, how = Truth.of(model, scenes), Sampling(steps=args.steps, cfg=args.cfg)
     result = {
         "clips": args.clips,
         "steps": args.steps,
         "cfg": args.cfg,
-        "image_to_video": image_to_video(model, scenes, truth, args.steps, args.cfg),
-        "text_to_video": text_to_video(model, scenes, args.steps, args.cfg),
+        "image_to_video": image_to_video(model, scenes, truth, how),
+        "text_to_video": text_to_video(model, scenes, how),
         "vae": {"psnr_db": share(truth.psnr_db), "named_shown_of_true_clips": share(truth.named)},
     }
     sys.stdout.write(json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,59 @@
+"""Pictures of schedules and plans, and the costs that they state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from framepack.costs import against_full, cost
+from framepack.pictures import MADE, colour_of, draw_plan, draw_schedule
+from framepack.presets import PRESETS
+from framepack.schedule import parse
+from framepack.sections import make_plan
+from framepack.units import Kernel
+from tests.names import TABLE_1
+
+INVERTED = "f1k1_x_g9_f1k1f2k2f16k4_td"
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+def test_a_step_of_the_released_size_costs_what_was_counted():
+    """0.515 PFLOP a step over 18755 tokens: 60 blocks, 3072 wide."""
+    assert cost(18755) * 4 * 3072 * 60 == pytest.approx(0.515e15, rel=0.01)
+
+
+def test_full_context_costs_more_by_its_tokens():
+    tokens, full = 3926 + 14040, (20 + 9) * 1560
+    assert against_full(parse(INVERTED), 60, 104) == pytest.approx(full * (18432 + full) / tokens / (18432 + tokens))
+    assert against_full(parse(INVERTED), 60, 104, 450) > 500
+
+
+def test_without_compression_nothing_is_saved():
+    assert against_full(parse("td_f19k1_g9"), 60, 104) == 1
+
+
+@pytest.mark.parametrize("name", [*TABLE_1, *(preset.text for preset in PRESETS.values())])
+def test_a_schedules_picture_shows_every_kernel_and_what_is_generated(name: str):
+    schedule = parse(name)
+    colours = {colour for _, colour in draw_schedule(schedule, 60, 104).getcolors(1 << 20)}
+    assert {colour_of(group.kernel) for group in schedule.groups} <= colours
+    assert rgb(MADE) in colours
+
+
+def test_a_plans_picture_has_a_row_per_section_and_a_line_per_prompt():
+    plan = make_plan(parse(INVERTED), num_lat_frames=37)
+    told = replace(plan, sections=tuple(replace(s, prompt=f"prompt {i}") for i, s in enumerate(plan.sections)))
+    assert draw_plan(told).height > draw_plan(plan).height > draw_plan(replace(plan, sections=plan.sections[:1])).height
+
+
+def test_a_long_plans_picture_stays_small():
+    assert draw_plan(make_plan(parse(INVERTED), num_lat_frames=9001)).height < 1200
+
+
+def test_a_paler_colour_is_a_larger_kernel():
+    shades = [sum(colour_of(Kernel.short(k))) for k in (1, 2, 4, 8)]
+    assert shades == sorted(shades)
