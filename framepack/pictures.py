@@ -166,7 +166,7 @@ def _row(draw: Draw, plan: Plan, index: int, top: int, step: float) -> None:
     section, left, bottom = plan.sections[index], MARGIN + 52, top + ROW - 10
 
     def span(first: float, stop: float, colour: Colour) -> None:
-        edges = (left + first * step, top, left + stop * step - 1, bottom)
+        edges = (left + first * step, top, max(left + stop * step - 1, left + first * step), bottom)
         draw.rectangle(edges, colour)
 
     draw.text((MARGIN, top), str(index), FAINT, _font(SMALL))
