@@ -18,10 +18,13 @@ from comfy_execution.graph_utils import GraphBuilder
 from ..framepack.errors import FramePackError
 from ..framepack.plan import Anchor, Plan, Section
 from ..framepack.sections import END, START, VIDEO
+from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 
 MAX_NODES = 250  # children of one SectionSampler; the host's expansion takes more than its square in time
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
+BY_SECTION, IN_TURN = "by section", "in turn"
+LITERALS = ("seed", "steps", "cfg", "guidance", "keep")
 LINKS = ("model", "positive", "negative", "clip_vision_output", "sampler", "sigmas")
 
 
@@ -56,6 +59,13 @@ def shared_inputs(raw: bool) -> list[io.Input]:
         linked(io.Latent, "end_latent", "The end image through VAEEncode: context only, inverted schedules."),
         linked(io.Latent, "video_latent", "The video to extend, through FramePackVideoEncode."),
         linked(AnchorsType, "anchors", "Key frames from FramePackKeyframe, by name."),
+        io.Boolean.Input(
+            "keep",
+            default=True,
+            optional=True,
+            tooltip="Keep finished sections on disk, so that a run that was cancelled, or whose ComfyUI ended, goes on "
+            "where it was.",
+        ),
     ]
 
 
@@ -66,6 +76,14 @@ class SectionSampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs."""
         model, *others = shared_inputs(raw=True)
+        noise = io.Combo.Input(
+            "noise",
+            options=[BY_SECTION, IN_TURN],
+            default=BY_SECTION,
+            optional=True,
+            tooltip="by section: seed and number decide a section's noise, so an edit leaves the others' alone. in "
+            "turn: one generator for all, as in the reference implementation.",
+        )
         clip = io.Clip.Input(
             "clip", tooltip="For the plan's own prompts.", optional=True, lazy=True, extra_dict={"rawLink": True}
         )
@@ -74,20 +92,20 @@ class SectionSampler(io.ComfyNode):
             display_name="Section Sampler",
             category=CATEGORY,
             description="Samples every section of a plan. Sections that an edit does not touch are kept.",
-            inputs=[model, PlanType.Input("plan", tooltip="From EndpointPlanner."), *others, clip],
+            inputs=[model, PlanType.Input("plan", tooltip="From EndpointPlanner."), *others, noise, clip],
             outputs=[io.Latent.Output(tooltip="The whole video's latents.")],
             enable_expand=True,
         )
 
     @classmethod
-    def execute(cls, plan: str, seed: int, steps: int, cfg: float, guidance: float, **links: Any) -> io.NodeOutput:
+    def execute(cls, plan: str, noise: str = BY_SECTION, **values: Any) -> io.NodeOutput:
         """Expand into the plan's sections."""
-        parsed = Plan.from_json(plan)
+        parsed, links = Plan.from_json(plan), values
         _check(parsed, links)
+        host.begin_run(len(parsed.sections))
         graph = GraphBuilder()
-        size = json.dumps([parsed.height, parsed.width])
-        shared = {"seed": seed, "steps": steps, "cfg": cfg, "guidance": guidance, "size": size}
-        shared |= {name: links[name] for name in LINKS if links.get(name) is not None}
+        shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
+        shared["size"] = json.dumps([parsed.height, parsed.width])
         run = -(-len(parsed.sections) // MAX_NODES)
         prompts = _prompts(graph, parsed, links)
         children: dict[int, Any] = {}  # by the number of the first section of their run
@@ -100,6 +118,7 @@ class SectionSampler(io.ComfyNode):
                 f"section_{first}",
                 sections="[" + ",".join(section.to_json() for section in own) + "]",
                 first_index=first,
+                drawn=json.dumps([s.num_lat_frames for s in parsed.sections[:first]] if noise == IN_TURN else None),
                 **(shared | _images(_seen(parsed, own), own, links) | prompts.get(own[0].prompt, {}) | made),
             )
         images = _images(parsed.anchors, (), links)
@@ -107,7 +126,7 @@ class SectionSampler(io.ComfyNode):
             "FramePackGather",
             "gather",
             num_lat_frames=parsed.num_lat_frames,
-            size=size,
+            size=shared["size"],
             **(images | _made(children.values())),
         )
         return io.NodeOutput(whole.out(0), expand=graph.finalize())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..framepack.errors import FramePackError, LatentSizeError
-from ..framepack.packing.history import gather
+from ..framepack.packing.history import ContextGroup, gather
 from ..framepack.plan import Anchor, Section
-from ..framepack.sampling.sections import section_noise
+from ..framepack.sampling.sections import noise_in_turn, section_noise
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
@@ -44,13 +45,16 @@ class FramePackSections(io.ComfyNode):
                 io.Int.Input("first_index", min=0, max=100_000, tooltip="The first section's number in the plan."),
                 SIZE,
                 PLACES,
+                io.String.Input("drawn", default="null", tooltip="Lengths of sections that drew noise before, JSON."),
                 *shared_inputs(raw=False),
             ],
             outputs=[io.Latent.Output()],
         )
 
     @classmethod
-    def execute(cls, sections: str, first_index: int, size: str, places: str, **values: Any) -> io.NodeOutput:
+    def execute(
+        cls, sections: str, first_index: int, size: str, places: str, drawn: str = "null", **values: Any
+    ) -> io.NodeOutput:
         """Sample each of them in turn."""
         model = values["model"]
         if not host.is_framepack(model):
@@ -61,11 +65,18 @@ class FramePackSections(io.ComfyNode):
         known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
         timeline = {name: fmt.process_in(latent) for name, latent in known.items()}
         raw: dict[int, Tensor] = {}
-        for i, section in enumerate(slices):
-            made = _sample(model, section, timeline, first_index + i, grid, values, (i, len(slices)))
-            raw |= {frame: made[:, :, j : j + 1] for j, frame in enumerate(section.made)}
-            timeline |= {frame: fmt.process_in(raw[frame]) for frame in section.made}
-        return io.NodeOutput({"samples": torch.cat(list(raw.values()), 2), "framepack_frames": list(raw)})
+        shown: dict[str, Any] = {}
+        turns: list[int] | None = json.loads(drawn)
+        for index, section in enumerate(slices, first_index):
+            job = _Job.of(section, index, grid, timeline, values, turns)
+            turns = None if turns is None else [*turns, section.num_lat_frames]
+            progress = host.SectionProgress(model, index, len(job.sigmas) - 1)
+            made = job.finished(progress)
+            own = {frame: made[:, :, j : j + 1] for j, frame in enumerate(section.made)}
+            timeline |= {frame: fmt.process_in(own[frame]) for frame in section.made}
+            shown, raw = progress.animation(own, fmt), raw | own
+        latents = {"samples": torch.cat(list(raw.values()), 2), "framepack_frames": list(raw)}
+        return io.NodeOutput(latents, ui=shown or None)
 
 
 class FramePackGather(io.ComfyNode):
@@ -160,39 +171,83 @@ def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
     return samples[:1]
 
 
-def _sample(
-    model: Any,
-    section: Section,
-    timeline: dict[int | str, Tensor],
-    index: int,
-    grid: tuple[int, int],
-    values: dict[str, Any],
-    run: tuple[int, int],
-) -> Tensor:
-    """Raw latents of one section, ``1 c t h w``."""
-    channels = host.latent_format(model).latent_channels
-    noise = section_noise(values["seed"], index, (1, channels, section.num_lat_frames, *grid))
-    history = gather(section, timeline, noise)
-    sigmas = values.get("sigmas")
-    if sigmas is None:
-        sigmas = flow_sigmas(values["steps"], BASE.num_tokens(section.num_lat_frames, *grid))
-    extra = {
-        "framepack_positions": section.positions,
-        "framepack_history": history,
-        "framepack_vision": values.get("clip_vision_output"),
-        "guidance": values["guidance"],
-    }
-    positive = values["positive"]
-    negative = values.get("negative") or host.zeroed(positive)
-    steps = len(sigmas) - 1
-    return host.sample(
-        model,
-        noise,
-        sigmas,
-        values.get("sampler") or host.sampler_named("euler"),
-        host.with_values(positive, extra),
-        host.with_values(negative, extra),
-        values["cfg"],
-        values["seed"],
-        host.preview_callback(model, steps, run[0] * steps, run[1] * steps),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """All that a section is sampled from. `seed` is for samplers that draw noise of their own."""
+
+    section: Section
+    index: int
+    noise: Tensor
+    sigmas: Tensor
+    history: list[ContextGroup]
+    values: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        section: Section,
+        index: int,
+        grid: tuple[int, int],
+        timeline: dict[int | str, Tensor],
+        values: dict[str, Any],
+        drawn: list[int] | None,
+    ) -> _Job:
+        """Gather a section's history from the timeline, and draw its noise: its own, or in turn after `drawn`."""
+        channels = host.latent_format(values["model"]).latent_channels
+        shape = (1, channels, section.num_lat_frames, *grid)
+        seed = values["seed"]
+        noise = section_noise(seed, index, shape) if drawn is None else noise_in_turn(seed, drawn, shape)
+        sigmas = values.get("sigmas")
+        if sigmas is None:
+            sigmas = flow_sigmas(values["steps"], BASE.num_tokens(section.num_lat_frames, *grid))
+        history = gather(section, timeline, noise)
+        return cls(section=section, index=index, noise=noise, sigmas=sigmas, history=history, values=values)
+
+    @property
+    def sampler(self) -> Any:
+        """The solver, as the host has it."""
+        return self.values.get("sampler") or host.sampler_named("euler")
+
+    def key(self) -> str | None:
+        """What it is kept under: a digest of all that determines it."""
+        names = ("seed", "cfg", "guidance", "positive", "negative")
+        parts = {name: self.values.get(name) for name in names}
+        parts |= {"noise": self.noise, "sigmas": self.sigmas, "history": self.history, "at": self.section.positions}
+        return host.section_key(self.values["model"], self.sampler, self.values.get("clip_vision_output"), parts)
+
+    def finished(self, progress: host.SectionProgress) -> Tensor:
+        """Raw latents ``1 c t h w``: from the store, else sampled and kept there."""
+        store = host.section_store() if self.values.get("keep", True) else None
+        key = self.key() if store else None
+        found = store.get(key) if store and key else None
+        if found is not None and found.shape == self.noise.shape:
+            progress.skip()
+            log.info("section %d is taken from the store", self.index)
+            return found
+        made = self.sampled(progress)
+        if store and key:
+            store.put(key, made)
+        return made
+
+    def sampled(self, progress: host.SectionProgress) -> Tensor:
+        """Raw latents ``1 c t h w`` from the host's sampling."""
+        values = self.values
+        extra = {
+            "framepack_positions": self.section.positions,
+            "framepack_history": self.history,
+            "framepack_vision": values.get("clip_vision_output"),
+            "guidance": values["guidance"],
+        }
+        positive = values["positive"]
+        negative = values.get("negative") or host.zeroed(positive)
+        return host.sample(
+            values["model"],
+            self.noise,
+            self.sigmas,
+            self.sampler,
+            host.with_values(positive, extra),
+            host.with_values(negative, extra),
+            values["cfg"],
+            values["seed"],
+            progress.callback,
+        )

@@ -42,6 +42,8 @@ ALLOWED = {
     "pictures": {"units", "schedule", "plan", "costs"},
     "cli": BASICS | {"pictures", "checkpoints"},
     "__main__": {"cli"},
+    "digest": {"errors"},
+    "store": set(),
     "nn": {"errors", "units"},
     "packing": {"errors", "units", "schedule", "plan", "nn"},
     "models": {"errors", "units", "nn", "packing"},

@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -172,7 +172,12 @@ class Host:
             self.process.stdin.close()
 
 
-def start(base: Path, port: int | None = None, arguments: Sequence[str] = ()) -> Host:
+def start(
+    base: Path,
+    port: int | None = None,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Host:
     """Start a host over a base folder and wait until it answers. Raises HostError with its log's end."""
     base = base.resolve()
     make_base(base)
@@ -187,7 +192,7 @@ def start(base: Path, port: int | None = None, arguments: Sequence[str] = ()) ->
         process = subprocess.Popen(
             command,
             cwd=comfyui,
-            env=_environment(),
+            env=_environment() | dict(environment or {}),
             stdin=subprocess.PIPE,  # never written to: tools/shim ends the host when it closes
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -224,9 +229,14 @@ def _wait_for(host: Host) -> None:
 
 
 @contextmanager
-def running(base: Path, port: int | None = None, arguments: Sequence[str] = ()) -> Iterator[Host]:
+def running(
+    base: Path,
+    port: int | None = None,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Host]:
     """A host for as long as the block runs; it ends with the block, however that ends."""
-    host = start(base, port, arguments)
+    host = start(base, port, arguments, environment)
     try:
         yield host
     finally:

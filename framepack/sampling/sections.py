@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,17 @@ Sample = Callable[[Section, list[ContextGroup], int], Tensor]
 def section_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
     """Noise of a section, which its seed and index alone decide, so that an edit elsewhere leaves it alone."""
     generator = torch.Generator("cpu").manual_seed((seed * 0x9E3779B97F4A7C15 + index + 1) % 2**63)
+    return torch.randn(shape, generator=generator)
+
+
+def noise_in_turn(seed: int, drawn: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Noise of a section as the reference has it: one generator, from which every section draws in turn.
+
+    `drawn` are the latent frames ``t`` of the sections that drew before, in shapes otherwise like ``b c t h w``.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for num_lat_frames in drawn:
+        torch.randn((*shape[:2], num_lat_frames, *shape[3:]), generator=generator)
     return torch.randn(shape, generator=generator)
 
 

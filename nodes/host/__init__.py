@@ -5,12 +5,13 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .images import resize
+from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
+from .progress import SectionProgress, begin_run
 from .sampling import (
     is_framepack,
     latent_format,
-    preview_callback,
     sample,
     sampler_named,
     sampler_of,
@@ -22,6 +23,10 @@ from .text import load_text_encoder
 
 __all__ = [
     "DTYPES",
+    "SectionProgress",
+    "begin_run",
+    "section_key",
+    "section_store",
     "apply_lora",
     "describe",
     "find_model",
@@ -33,7 +38,6 @@ __all__ = [
     "load_model",
     "load_text_encoder",
     "order_trained",
-    "preview_callback",
     "register_assets",
     "resize",
     "sample",

@@ -8,10 +8,10 @@ from typing import Any
 import comfy.model_patcher
 import comfy.sample
 import comfy.samplers
-import comfy.utils
 import torch
 from torch import Tensor
 
+from .keys import SOLVER
 from .models.packed import PackedModel
 
 
@@ -62,6 +62,7 @@ def sampler_of(solver: Callable[..., Tensor]) -> Any:
 
         return solver(velocity, x, sigmas, report)
 
+    setattr(run, SOLVER, f"framepack.{solver.__qualname__}")
     return comfy.samplers.KSAMPLER(run)
 
 
@@ -81,17 +82,3 @@ def sample(
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, blank, callback=callback, seed=seed
     )
-
-
-def preview_callback(model: comfy.model_patcher.ModelPatcher, steps: int, done: int, total: int) -> Callable[..., None]:
-    """A callback that shows progress over all steps of the node and previews the latents."""
-    import latent_preview
-
-    show = comfy.utils.ProgressBar(total)
-    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    def callback(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        picture = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
-        show.update_absolute(done + step + 1, total, picture)
-
-    return callback

@@ -30,5 +30,7 @@ def with_step_cache(model: comfy.model_patcher.ModelPatcher, threshold: float) -
                 log.info("step cache: %d passes computed, %d skipped", cache.computed, cache.skipped)
 
     copy = model.clone()
+    copy.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY)  # one at a time
     copy.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, run)
+    copy.set_attachments(KEY, threshold)
     return copy

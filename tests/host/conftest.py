@@ -28,7 +28,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     base = tmp_path_factory.mktemp("host")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "standins").symlink_to(Path(__file__).parent / "standins", target_is_directory=True)
-    with running(base) as running_host:
+    # What runs and what does not is counted here; tests of the store have hosts of their own.
+    with running(base, environment={"FRAMEPACK_STORE": "off"}) as running_host:
         yield running_host
 
 

@@ -1,0 +1,123 @@
+"""What determines a section on the host's side: the model with all that is done to it, sampler, conditioning.
+
+Only what is known to be complete counts; anything else raises UnkeyableError, and the section is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+
+from ...framepack.digest import UnkeyableError, digest
+from .loading import IDENTITY
+from .step_cache import KEY as STEP_CACHE
+
+FORMAT = 1  # to be raised when the same inputs come to give other latents
+SOLVER = "framepack_solver"  # attribute of a sampler function of ours: its solver's name
+# What may be done to a patcher besides patches; each must be empty.
+EMPTY = ("hook_patches", "injections", "additional_models", "weight_wrapper_patches", "callbacks", "current_hooks")
+OPTIONS = ("disable_cfg1_optimization",)  # model options that are plain values
+
+
+def model_parts(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
+    """A MODEL's identity, patches, options and precision. Raises UnkeyableError."""
+    identity = model.get_attachment(IDENTITY)
+    if identity is None:
+        raise UnkeyableError("the model does not come from LoadFramePackModel")
+    for name in EMPTY:
+        if _holds(getattr(model, name, None)):
+            raise UnkeyableError(f"the model has {name.replace('_', ' ')}")
+    dit = model.model.diffusion_model
+    return {
+        "identity": identity,
+        "patches": _patches(model.patches_uuid, _Held(model.patches)),
+        "objects": {name: _object(name, value) for name, value in model.object_patches.items()},
+        "options": _options(model.model_options),
+        "wrappers": _wrappers(model),
+        "dtypes": [dit.dtype, getattr(model.model, "manual_cast_dtype", None), model.load_device.type],
+        "attention": [dit.attention.__qualname__, optimized_attention.__qualname__],
+        "versions": [FORMAT, torch.__version__],
+    }
+
+
+def sampler_parts(sampler: Any) -> dict[str, Any]:
+    """A SAMPLER by its function's name and its options. Raises UnkeyableError."""
+    if type(sampler) is not comfy.samplers.KSAMPLER:
+        raise UnkeyableError(f"the sampler is a {type(sampler).__name__}")
+    function = sampler.sampler_function
+    name = getattr(function, SOLVER, f"{function.__module__}.{function.__qualname__}")
+    if "<" in name:
+        raise UnkeyableError(f"the sampler's function {name} has no name of its own")
+    return {"function": name, "options": sampler.extra_options, "inpaint": sampler.inpaint_options}
+
+
+def vision_parts(vision: Any) -> dict[str, Any] | None:
+    """A vision encoder's output by its tensors."""
+    return None if vision is None else dict(vars(vision))
+
+
+class _Held:
+    """Holds a value beside a cache's key and does not count as part of it."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=8)
+def _patches(number: Any, patches: _Held) -> str:
+    """A digest of the weights' patches with their strengths; `number` is the host's for this set of patches."""
+    return digest({"patches": {key: [_patch(key, *p) for p in held] for key, held in patches.value.items()}})
+
+
+def _patch(key: str, strength: float, value: Any, strength_model: float, offset: Any, function: Any) -> list[Any]:
+    weights = getattr(value, "weights", None)
+    if function is not None or weights is None or not hasattr(value, "name"):
+        raise UnkeyableError(f"the patch of {key} is no LoRA's (a merge, or another pack's)")
+    return [strength, strength_model, offset, value.name, list(weights)]
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    """The noise levels are the only object patch whose meaning is known."""
+    if name != "model_sampling":
+        raise UnkeyableError(f"the model's {name} has been replaced")
+    kinds = [kind.__name__ for kind in type(value).__mro__ if kind.__module__ == comfy.model_sampling.__name__]
+    plain = {k: v for k, v in vars(value).items() if not k.startswith("_") and isinstance(v, bool | int | float | str)}
+    return {"kinds": kinds, "values": plain, "buffers": dict(value.named_buffers())}
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    held = {name: value for name, value in options.items() if _holds(value)}
+    inner = {name: value for name, value in held.pop("transformer_options", {}).items() if _holds(value)}
+    if strange := [*inner, *(name for name in held if name not in OPTIONS)]:
+        raise UnkeyableError(f"the model has the option {strange[0]}")
+    return held
+
+
+def _wrappers(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
+    """The pack's own step cache is the only wrapper whose meaning is known."""
+    keys = {key for held in model.wrappers.values() for key, functions in held.items() if functions}
+    if strange := sorted(map(str, keys - {STEP_CACHE})):
+        raise UnkeyableError(f"the model is wrapped by {strange[0]}")
+    return {STEP_CACHE: model.get_attachment(STEP_CACHE)}
+
+
+def _holds(value: Any) -> bool:
+    """Is there anything in it, however deep?"""
+    if isinstance(value, Mapping):
+        return any(map(_holds, value.values()))
+    if isinstance(value, list | tuple | set):
+        return bool(value)
+    return value is not None and value is not False

@@ -1,0 +1,147 @@
+"""What a person sees while a plan is sampled: one bar over the whole plan, the time left, previews.
+
+The nodes of a plan's sections know their own slice only, so that the host's cache keeps them when the plan changes
+elsewhere. What they have in common for a run, its length and its speed, is kept here by the node that shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MAX_PICTURES = 96  # frames of the animated preview; a longer video shows every second, third, ... latent frame
+PREVIEW_SIZE = 256  # pixels of its longer side
+TEXT_EVERY = 0.5  # seconds
+WEIGHT = 0.2  # of the latest step in the running mean of a step's time
+
+
+@dataclass(slots=True)
+class Run:
+    """A plan's sampling: how many sections it has, how long a step takes, and small pictures of what is finished."""
+
+    sections: int = 1
+    step_seconds: float = 0.0
+    pictures: dict[int, Tensor] = field(default_factory=dict)
+
+
+_RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
+
+
+def begin_run(sections: int) -> None:
+    """A plan of so many sections is about to be sampled by children of the node that executes now."""
+    _RUNS[_shown_on()] = Run(sections=sections)
+
+
+class SectionProgress:
+    """Progress of one section, number `index` of the plan in order of generation."""
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher, index: int, steps: int):
+        self.index, self.steps = index, steps
+        self.node = _shown_on()
+        self.run = _RUNS.setdefault(self.node, Run())
+        self.sections = max(self.run.sections, index + 1)
+        self.bar = comfy.utils.ProgressBar(self.sections * steps)
+        self.previewer = _previewer(model)
+        self.last, self.said = time.monotonic(), 0.0
+
+    def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+        """The host's, after each step."""
+        now = time.monotonic()
+        if step:  # the first step also loads the model
+            took, mean = now - self.last, self.run.step_seconds
+            self.run.step_seconds = took if not mean else mean + WEIGHT * (took - mean)
+        self.last = now
+        picture = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
+        self.bar.update_absolute(self.index * self.steps + step + 1, preview=picture)
+        if now - self.said > TEXT_EVERY or step + 1 == self.steps:
+            self.said = now
+            _say(self.text(step + 1), self.node)
+
+    def skip(self) -> None:
+        """The section was taken from the store."""
+        self.bar.update_absolute((self.index + 1) * self.steps)
+        _say(f"section {self.index + 1} of {self.sections} was kept from before", self.node)
+
+    def text(self, step: int) -> str:
+        """Where the run stands."""
+        left = (self.sections - self.index) * self.steps - step
+        text = f"section {self.index + 1} of {self.sections}, step {step} of {self.steps}"
+        return text + (f", {duration(left * self.run.step_seconds)} left" if self.run.step_seconds and left else "")
+
+    def animation(self, raw: dict[int, Tensor], fmt: Any, fps: float = 7.5) -> dict[str, Any]:
+        """A node's ui: an animated picture of all frames finished so far, from raw latents ``1 c 1 h w`` by frame."""
+        factors = getattr(fmt, "latent_rgb_factors", None)
+        if factors is None or not raw:
+            return {}
+        pictures = small_pictures(torch.cat(list(raw.values()), 2), fmt)
+        self.run.pictures |= dict(zip(raw, pictures, strict=True))
+        frames = [self.run.pictures[frame] for frame in sorted(self.run.pictures)]
+        frames = frames[:: -(-len(frames) // MAX_PICTURES)]
+        name = f"framepack_{uuid.uuid4().hex[:12]}.webp"
+        first, *others = (Image.fromarray(np.asarray(frame)) for frame in frames)
+        path = Path(folder_paths.get_temp_directory())
+        path.mkdir(parents=True, exist_ok=True)
+        options = {"duration": round(1000 / fps), "loop": 0, "quality": 60, "method": 0}
+        first.save(path / name, save_all=True, append_images=others, **options)
+        return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
+
+
+def small_pictures(raw: Tensor, fmt: Any) -> Tensor:
+    """Raw latents ``1 c t h w`` -> uint8 pictures ``t h w 3`` through the latent format's factors."""
+    latents = fmt.process_in(raw.float())[0].movedim(0, -1)  # t h w c
+    bias = torch.tensor(getattr(fmt, "latent_rgb_factors_bias", None) or [0.0, 0.0, 0.0])
+    colours = latents.cpu() @ torch.tensor(fmt.latent_rgb_factors) + bias
+    scale = max(1, PREVIEW_SIZE // max(latents.shape[1:3]))
+    colours = F.interpolate(colours.movedim(-1, 1), scale_factor=scale, mode="bilinear").movedim(1, -1)
+    return ((colours + 1) * 127.5).clamp(0, 255).byte()
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _previewer(model: comfy.model_patcher.ModelPatcher) -> Any:
+    import latent_preview
+
+    return latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+
+def _shown_on() -> str:
+    """The node on the page that shows what the executing node does; an empty name where the host does not tell."""
+    try:
+        from comfy_execution.progress import get_progress_state
+        from comfy_execution.utils import get_executing_context
+    except ImportError:  # hosts before 0.3.48
+        return ""
+    context, state = get_executing_context(), get_progress_state()
+    return "" if context is None else str(state.dynprompt.get_display_node_id(context.node_id))
+
+
+def _say(text: str, node: str) -> None:
+    """Show a line of text on a node, where the host can."""
+    from server import PromptServer
+
+    send: Callable[..., None] | None = getattr(PromptServer.instance, "send_progress_text", None)
+    if send is not None and node:
+        send(text, node)

@@ -1,0 +1,239 @@
+"""Finished sections survive edits, cancels, crashes and broken disks, on real hosts with stores of their own."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+
+import aiohttp
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.host.conftest import Graph, node_of
+from tools.client import QueueError, Workflow, run
+from tools.demo import edited
+from tools.host import Host, start
+
+TAKEN, BROKEN = "is taken from the store", "is broken"
+NUM_SECTIONS = 8
+Starter = Callable[..., Host]
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    """Starts hosts, each over one base folder, and ends them all."""
+    started: list[Host] = []
+
+    def begin(base: Path | None = None, **environment: str) -> Host:
+        own = base or tmp_path_factory.mktemp("keeping")
+        (own / "custom_nodes").mkdir(exist_ok=True)
+        standins = own / "custom_nodes" / "standins"
+        if not standins.is_symlink():
+            standins.symlink_to(Path(__file__).parent / "standins", target_is_directory=True)
+        started.append(start(own, environment=environment))
+        return started[-1]
+
+    yield begin
+    for host in started:
+        host.stop()
+
+
+@pytest.fixture(scope="module")
+def keeping(hosts: Starter) -> Host:
+    """A host whose store nothing disturbs."""
+    return hosts()
+
+
+def entries(host: Host) -> list[Path]:
+    return sorted((host.base / "user" / "framepack_sections").glob("*.safetensors"))
+
+
+def graph_of(workflow: Workflow) -> Graph:
+    """The workflow up to its latents, which are saved."""
+    skipped = {"SaveVideo", "CreateVideo", "FramePackVAEDecode"}
+    graph = Graph({n: deepcopy(node) for n, node in workflow.items() if node["class_type"] not in skipped})
+    graph.add("SaveLatent", samples=[node_of(workflow, "SectionSampler"), 0], filename_prefix="kept")
+    return graph
+
+
+def latents_of(host: Host, graph: Graph) -> Tensor:
+    graph.queue(host)
+    return load_file(max((host.base / "output").glob("kept_*.latent")))["latent_tensor"]
+
+
+def counted(host: Host, words: str, since: int = 0) -> int:
+    return host.log_text()[since:].count(words)
+
+
+@pytest.fixture
+def long(shipped: Workflow) -> Workflow:
+    return edited(shipped, {("EndpointPlanner", "seconds"): 9.6, ("SectionSampler", "steps"): 4})
+
+
+def survives_kills(host: Host, hosts: Starter, long: Workflow, trials: int) -> None:
+    """Kill a host at a random moment, start it again, queue again: nothing is lost, repeated or wrong."""
+    rng, current = random.Random(0), hosts()
+    whole, times = latents_of(host, graph_of(long)), []
+    assert whole.shape[2] == 9 * NUM_SECTIONS + 1
+    began = time.monotonic()
+    latents_of(current, graph_of(edited(long, {("SectionSampler", "seed"): 999})))
+    span = time.monotonic() - began
+    for trial in range(trials):
+        workflow = edited(long, {("SectionSampler", "seed"): 1000 + trial})
+        before = len(entries(current))
+        thread = threading.Thread(target=lambda: queued(current, workflow))  # noqa: B023 - joined below
+        thread.start()
+        time.sleep(rng.uniform(0.05, 1.0) * span)
+        current.kill()
+        thread.join()
+        there = len(entries(current)) - before
+        times.append(there)
+        current = hosts(current.base)
+        got = latents_of(current, graph_of(workflow))
+        assert counted(current, TAKEN) == there, "every finished section is taken, and no other"
+        assert len(entries(current)) - before == NUM_SECTIONS
+        assert counted(current, BROKEN) == 0
+        assert torch.equal(got, latents_of(host, graph_of(workflow))), f"trial {trial}, killed after {there}"
+    assert max(times) > min(times), f"the moments should differ: {times}"
+
+
+def queued(host: Host, workflow: Workflow) -> None:
+    with suppress(QueueError, OSError, aiohttp.ClientError):
+        run(host.url, graph_of(workflow).workflow)
+
+
+def test_a_host_that_is_killed_goes_on_where_it_was(host: Host, hosts: Starter, long: Workflow):
+    survives_kills(host, hosts, long, 3)
+
+
+@pytest.mark.slow
+def test_a_host_that_is_killed_twenty_times_goes_on_where_it_was(host: Host, hosts: Starter, long: Workflow):
+    survives_kills(host, hosts, long, 20)
+
+
+def test_after_a_restart_an_edit_reruns_what_depends_on_it(hosts: Starter, host: Host, shipped: Workflow):
+    """Four sections, prompt of the third edited: the first two are taken, the others sampled."""
+    changes = {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 2}
+    workflow = edited(shipped, changes | {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9"})
+    lines = ["0-2.4s: a red star moves up", "2.4-3.6s: a red star moves down", "3.6s: a red star moves left"]
+    sampler = workflow[node_of(workflow, "SectionSampler")]["inputs"]
+    sampler["clip"] = [node_of(workflow, "LoadFramePackTextEncoder"), 0]
+    told = edited(workflow, {("EndpointPlanner", "prompts"): "\n".join(lines)})
+    changed = edited(workflow, {("EndpointPlanner", "prompts"): "\n".join([lines[0], lines[1] + " slowly", lines[2]])})
+    first = hosts()
+    latents_of(first, graph_of(told))
+    first.stop()
+    second = hosts(first.base)
+    assert torch.equal(latents_of(second, graph_of(changed)), latents_of(host, graph_of(changed)))
+    assert counted(second, TAKEN) == 2
+    assert len(entries(second)) == 6
+
+
+def test_entries_cut_in_half_are_made_again(hosts: Starter, host: Host, short: Workflow):
+    first = hosts()
+    latents_of(first, graph_of(short))
+    first.stop()
+    for path in entries(first):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    second = hosts(first.base)
+    assert torch.equal(latents_of(second, graph_of(short)), latents_of(host, graph_of(short)))
+    assert counted(second, BROKEN) == len(entries(second)) == 1
+
+
+def test_a_store_that_cannot_be_written_is_said_and_the_run_goes_on(hosts: Starter, host: Host, short: Workflow):
+    own = hosts(FRAMEPACK_STORE="/dev/null/sections")
+    assert torch.equal(latents_of(own, graph_of(short)), latents_of(host, graph_of(short)))
+    assert counted(own, "finished sections are not kept: ") == 1
+    assert counted(own, "The run goes on") == 1
+
+
+def test_two_hosts_share_a_store(hosts: Starter, host: Host, long: Workflow, tmp_path: Path):
+    pair = [hosts(FRAMEPACK_STORE=str(tmp_path)) for _ in range(2)]
+    threads = [threading.Thread(target=queued, args=(own, long)) for own in pair]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = latents_of(host, graph_of(long))
+    for own in pair:
+        saved = load_file(max((own.base / "output").glob("kept_*.latent")))["latent_tensor"]
+        assert torch.equal(saved, expected)
+        assert counted(own, BROKEN) == 0
+    assert len(list(tmp_path.glob("*.safetensors"))) == NUM_SECTIONS
+
+
+def patched(workflow: Workflow, *kinds: tuple[str, dict]) -> Graph:
+    """The workflow with stock nodes between its model and SectionSampler."""
+    graph = Graph(graph_of(workflow).workflow)
+    sampler = graph.workflow[node_of(workflow, "SectionSampler")]["inputs"]
+    for kind, values in kinds:
+        sampler["model"] = graph.add(kind, model=sampler["model"], **values)
+    return graph
+
+
+SHIFT = ("ModelSamplingSD3", {"shift": 3.0})
+CACHE = ("FramePackStepCache", {"threshold": 0.05})
+EASY = ("EasyCache", {"reuse_threshold": 0.01, "start_percent": 0.1, "end_percent": 0.9, "verbose": False})
+RESCALE = ("RescaleCFG", {"multiplier": 0.7})
+
+
+@pytest.mark.parametrize("kinds", [(SHIFT,), (CACHE,), (SHIFT, CACHE)], ids=["shift", "step cache", "both"])
+def test_known_patches_are_part_of_the_key(keeping: Host, short: Workflow, kinds):
+    latents_of(keeping, graph_of(short))
+    before, taken = len(entries(keeping)), counted(keeping, TAKEN)
+    latents_of(keeping, patched(short, *kinds))
+    assert len(entries(keeping)) == before + 1
+    assert counted(keeping, TAKEN) == taken
+
+
+def test_lora_strengths_are_part_of_the_key(keeping: Host, short: Workflow):
+    folder = keeping.base / "models" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    layer = "transformer_blocks.0.attn.to_q"
+    torch.manual_seed(0)
+    lora = {f"{layer}.lora_A.weight": torch.randn(4, 128), f"{layer}.lora_B.weight": torch.randn(128, 4)}
+    save_file(lora, folder / "store.safetensors")
+    before = len(entries(keeping))
+    made = [
+        latents_of(keeping, patched(short, ("FramePackLoraLoader", {"lora_name": "store.safetensors", "strength": s})))
+        for s in (0.5, 1.0)
+    ]
+    assert not torch.equal(*made)
+    assert len(entries(keeping)) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [((EASY,), "the model has the option easycache"), ((RESCALE,), "the model has the option sampler_cfg_function")],
+    ids=["EasyCache", "RescaleCFG"],
+)
+def test_what_cannot_be_keyed_is_not_stored_and_said(keeping: Host, short: Workflow, kinds, words: str):
+    before = len(entries(keeping))
+    latents_of(keeping, patched(short, *kinds))
+    assert len(entries(keeping)) == before
+    assert counted(keeping, f"finished sections are not kept on disk: {words}") == 1
+
+
+def test_a_merge_is_not_stored_and_said(keeping: Host, short: Workflow):
+    graph = Graph(graph_of(short).workflow)
+    sampler = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+    model = sampler["model"]
+    sampler["model"] = graph.add("ModelMergeSimple", model1=model, model2=model, ratio=0.5)
+    before = len(entries(keeping))
+    latents_of(keeping, graph)
+    assert len(entries(keeping)) == before
+    assert counted(keeping, "is no LoRA's (a merge, or another pack's)") == 1
+
+
+def test_without_keep_nothing_is_stored(keeping: Host, short: Workflow):
+    before = len(entries(keeping))
+    values = {("SectionSampler", "keep"): False, ("SectionSampler", "seed"): 4321}
+    latents_of(keeping, graph_of(edited(short, values)))
+    assert len(entries(keeping)) == before
