@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .costs import LAT_FRAMES_PER_MINUTE, against_full
 from .plan import Plan, Section
+from .prompts import Prompt
 from .schedule import Group, Schedule, count_tokens
 from .units import BASE, PIXELS_PER_LATENT, Kernel
 
@@ -157,7 +158,7 @@ def draw_plan(plan: Plan) -> Picture:
     return picture
 
 
-def _is_new(prompts: list[str | None], i: int) -> bool:
+def _is_new(prompts: list[Prompt | None], i: int) -> bool:
     """Does a row begin with another prompt than the one above it?"""
     return bool(prompts[i]) and (i == 0 or prompts[i] != prompts[i - 1])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from . import prompts
 from .errors import PlanError
 from .schedule import MAX_KERNEL, num_tail_tokens, parse
 from .units import Kernel, pixel_frames
@@ -15,7 +16,6 @@ MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps, or 1,000 sections of 9
 MAX_CONTEXT_FRAMES = 6_000_000  # of all sections together
 MAX_POSITION = 1_000_000
 MAX_NAME = 64  # characters of a slot's name
-MAX_PROMPT = 20_000  # characters
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Section:
     makes: tuple[tuple[int, int], ...]
     positions: tuple[int, ...]
     context: tuple[Context, ...] = ()
-    prompt: str | None = None
+    prompt: prompts.Prompt | None = None
     needs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class Section:
             "makes": [list(r) for r in self.makes],
             "positions": list(self.positions),
             "context": [c.to_dict() for c in self.context],
-            "prompt": self.prompt,
+            "prompt": prompts.to_data(self.prompt),
             "needs": list(self.needs),
         }
 
@@ -142,14 +142,11 @@ class Section:
         makes = tuple(_ints(pair, "a range", 0) for pair in _list(fields["makes"], "makes"))
         if any(len(pair) != 2 for pair in makes):
             raise PlanError("a section's makes came without pairs; expected ranges such as [[28, 37]]")
-        prompt = fields.get("prompt")
-        if prompt is not None and (not isinstance(prompt, str) or len(prompt) > MAX_PROMPT):
-            raise PlanError(f"the prompt {prompt!r:.40} came; expected null or text of up to {MAX_PROMPT} characters")
         return cls(
             makes=makes,  # type: ignore[arg-type]
             positions=_ints(fields["positions"], "positions", -MAX_POSITION),
             context=tuple(Context.from_dict(c) for c in _list(fields["context"], "context")),
-            prompt=prompt,
+            prompt=prompts.from_data(fields.get("prompt")),
             needs=_ints(fields.get("needs", []), "needs", 0),
         )
 

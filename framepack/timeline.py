@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .errors import FramePackError
 from .plan import Plan, Section
+from .prompts import Blend, Prompt
 from .units import FRAMES_PER_LATENT
 
 MAX_LINES = 500
@@ -71,12 +73,24 @@ def _times(number: int, line: str) -> tuple[float, float | None, str]:
     return float(match[1]), float(match[2]) if match[2] else None, match[3]
 
 
-def with_prompts(plan: Plan, stretches: tuple[Stretch, ...], fps: float) -> Plan:
-    """The plan with the prompt of each section's middle; what has a prompt of its own, an endpoint's, keeps it."""
+def with_prompts(plan: Plan, stretches: tuple[Stretch, ...], fps: float, blend: float = 0.0) -> Plan:
+    """The plan with the prompt of each section's middle; what has a prompt of its own, an endpoint's, keeps it.
 
-    def said(section: Section) -> str | None:
+    Within `blend` seconds around a border the two prompts are blended by how far the middle is across.
+    """
+
+    def said(section: Section) -> Prompt | None:
         start, stop = section.makes[0]
         middle = FRAMES_PER_LATENT * (start + stop - 1) / 2 / fps
-        return section.prompt or prompt_at(stretches, middle)
+        return section.prompt or blended_at(stretches, middle, blend)
 
     return replace(plan, sections=tuple(replace(s, prompt=said(s)) for s in plan.sections))
+
+
+def blended_at(stretches: tuple[Stretch, ...], seconds: float, blend: float) -> Prompt | None:
+    """The prompt of a moment, or the blend of two within `blend` seconds around their border."""
+    for before, after in pairwise(stretches):
+        weight = (seconds - after.start) / blend + 0.5 if blend else 0.0
+        if 0 < weight < 1 and before.prompt != after.prompt:
+            return Blend(before=before.prompt, after=after.prompt, weight=round(weight, 3))
+    return prompt_at(stretches, seconds)

@@ -78,6 +78,16 @@ class EndpointPlanner(io.ComfyNode):
                     tooltip="A prompt timeline, one line for each stretch: 0-2.5s: what happens. Each section takes "
                     "the prompt of its middle; empty: the sampler's own. Connect clip on SectionSampler.",
                 ),
+                io.Float.Input(
+                    "blend",
+                    default=0.0,
+                    min=0.0,
+                    max=60.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
+                    "one gives way to the other at once.",
+                ),
                 io.Boolean.Input(
                     "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
                 ),
@@ -127,6 +137,7 @@ def plan_of(
     without_start: str = "make it",
     endpoints: str | None = None,
     prompts: str = "",
+    blend: float = 0.0,
     halve_gaps: bool = False,
     extend: str = "forwards",
     video_latent: dict[str, Any] | None = None,
@@ -153,7 +164,7 @@ def plan_of(
         halve=halve_gaps,
         extend=extension,
     )
-    return with_prompts(plan, read(prompts, plan.num_pix_frames / fps), fps)
+    return with_prompts(plan, read(prompts, plan.num_pix_frames / fps), fps, blend)
 
 
 def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:

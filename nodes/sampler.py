@@ -17,6 +17,7 @@ from comfy_execution.graph_utils import GraphBuilder
 
 from ..framepack.errors import FramePackError
 from ..framepack.plan import Anchor, Plan, Section
+from ..framepack.prompts import Blend
 from ..framepack.sections import END, START, VIDEO
 from . import host
 from .types import CATEGORY, AnchorsType, PlanType
@@ -25,7 +26,7 @@ MAX_NODES = 250  # children of one SectionSampler; the host's expansion takes mo
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
 LITERALS = ("seed", "steps", "cfg", "guidance", "keep")
-LINKS = ("model", "positive", "negative", "clip_vision_output", "sampler", "sigmas")
+LINKS = ("model", "negative", "clip_vision_output", "sampler", "sigmas")
 
 
 def shared_inputs(raw: bool) -> list[io.Input]:
@@ -37,7 +38,7 @@ def shared_inputs(raw: bool) -> list[io.Input]:
 
     return [
         linked(io.Model, "model", "From LoadFramePackModel.", False),
-        linked(io.Conditioning, "positive", "The prompt.", False),
+        linked(io.Conditioning, "positive", "The prompt.", not raw),
         io.Int.Input(
             "seed",
             default=0,
@@ -107,7 +108,7 @@ class SectionSampler(io.ComfyNode):
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         run = -(-len(parsed.sections) // MAX_NODES)
-        prompts = _prompts(graph, parsed, links)
+        told = _prompts(graph, parsed, links)
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]
@@ -119,7 +120,7 @@ class SectionSampler(io.ComfyNode):
                 sections="[" + ",".join(section.to_json() for section in own) + "]",
                 first_index=first,
                 drawn=json.dumps([s.num_lat_frames for s in parsed.sections[:first]] if noise == IN_TURN else None),
-                **(shared | _images(_seen(parsed, own), own, links) | prompts.get(own[0].prompt, {}) | made),
+                **(shared | _images(_seen(parsed, own), own, links) | {n: told[n] for n in map(said_name, own)} | made),
             )
         images = _images(parsed.anchors, (), links)
         whole = graph.node(
@@ -166,10 +167,27 @@ def _images(anchors: Iterable[Anchor], sections: Iterable[Section], links: dict[
     return {"places": json.dumps([a.to_dict() for a in anchors])} | {name: links[name] for name in sorted(inputs)}
 
 
-def _prompts(graph: GraphBuilder, plan: Plan, links: dict[str, Any]) -> dict[str | None, dict[str, Any]]:
-    """Each prompt of the plan's own, encoded once, under an id that other prompts leave alone."""
-    found: dict[str | None, dict[str, Any]] = {}
-    for text in dict.fromkeys(section.prompt for section in plan.sections if section.prompt):
+def said_name(section: Section) -> str:
+    """The input that a section's conditioning comes by: positive, or a name that its own prompt alone decides."""
+    if section.prompt is None:
+        return "positive"
+    return "said_" + hashlib.sha256(str(section.prompt).encode()).hexdigest()[:12]
+
+
+def _prompts(graph: GraphBuilder, plan: Plan, links: dict[str, Any]) -> dict[str, Any]:
+    """Links to conditionings by the input that takes them. Each text is encoded once, under an id of its own."""
+
+    def encoded(text: str) -> Any:
         name = "prompt_" + hashlib.sha256(text.encode()).hexdigest()[:12]
-        found[text] = {"positive": graph.node("CLIPTextEncode", name, clip=links["clip"], text=text).out(0)}
+        return graph.node("CLIPTextEncode", name, clip=links["clip"], text=text).out(0)
+
+    found = {"positive": links["positive"]}
+    for section in plan.sections:
+        name, prompt = said_name(section), section.prompt
+        if name not in found and isinstance(prompt, Blend):
+            ends = {"conditioning_to": encoded(prompt.before), "conditioning_from": encoded(prompt.after)}
+            share = {"conditioning_to_strength": 1 - prompt.weight}
+            found[name] = graph.node("ConditioningAverage", f"blend_{name}", **ends, **share).out(0)
+        elif name not in found:
+            found[name] = encoded(str(prompt))
     return found

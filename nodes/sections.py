@@ -19,7 +19,7 @@ from ..framepack.sampling.sections import noise_in_turn, section_noise
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
-from .sampler import SLOT_INPUTS, shared_inputs
+from .sampler import SLOT_INPUTS, said_name, shared_inputs
 from .types import CATEGORY, AnchorsType
 
 log = logging.getLogger(__name__)
@@ -208,11 +208,21 @@ class _Job:
         """The solver, as the host has it."""
         return self.values.get("sampler") or host.sampler_named("euler")
 
+    @property
+    def positive(self) -> list:
+        """The conditioning of its prompt."""
+        return self.values[said_name(self.section)]
+
     def key(self) -> str | None:
         """What it is kept under: a digest of all that determines it."""
-        names = ("seed", "cfg", "guidance", "positive", "negative")
-        parts = {name: self.values.get(name) for name in names}
-        parts |= {"noise": self.noise, "sigmas": self.sigmas, "history": self.history, "at": self.section.positions}
+        parts = {name: self.values.get(name) for name in ("seed", "cfg", "guidance", "negative")}
+        parts |= {
+            "positive": self.positive,
+            "noise": self.noise,
+            "sigmas": self.sigmas,
+            "history": self.history,
+            "at": self.section.positions,
+        }
         return host.section_key(self.values["model"], self.sampler, self.values.get("clip_vision_output"), parts)
 
     def finished(self, progress: host.SectionProgress) -> Tensor:
@@ -238,14 +248,13 @@ class _Job:
             "framepack_vision": values.get("clip_vision_output"),
             "guidance": values["guidance"],
         }
-        positive = values["positive"]
-        negative = values.get("negative") or host.zeroed(positive)
+        negative = values.get("negative") or host.zeroed(self.positive)
         return host.sample(
             values["model"],
             self.noise,
             self.sigmas,
             self.sampler,
-            host.with_values(positive, extra),
+            host.with_values(self.positive, extra),
             host.with_values(negative, extra),
             values["cfg"],
             values["seed"],

@@ -18,6 +18,7 @@ NO_TORCH = {
     "presets",
     "rates",
     "costs",
+    "prompts",
     "plan",
     "orders",
     "sections",
@@ -25,7 +26,7 @@ NO_TORCH = {
     "cli",
     "buckets",
 }
-BASICS = {"errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections"}
+BASICS = {"prompts", "errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections"}
 # Layers, lowest first: a module imports its own layer and those that its entry names.
 ALLOWED = {
     "errors": set(),
@@ -34,12 +35,13 @@ ALLOWED = {
     "buckets": {"errors", "units"},
     "presets": {"schedule"},
     "rates": {"errors", "schedule", "units"},
-    "plan": {"errors", "units", "schedule"},
+    "prompts": {"errors"},
+    "plan": {"errors", "units", "schedule", "prompts"},
     "orders": {"errors", "schedule", "plan"},
     "sections": {"errors", "units", "schedule", "plan", "orders"},
-    "timeline": {"errors", "units", "plan"},
+    "timeline": {"errors", "units", "plan", "prompts"},
     "costs": {"units", "schedule"},
-    "pictures": {"units", "schedule", "plan", "costs"},
+    "pictures": {"units", "schedule", "plan", "prompts", "costs"},
     "cli": BASICS | {"pictures", "checkpoints"},
     "__main__": {"cli"},
     "digest": {"errors"},

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSizeError, PlanError
-from ..plan import Section
+from ..plan import Context, Section
 from ..schedule import num_tail_tokens
 from ..units import Kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextGroup:
-    """Latents ``b c n h w`` at positions ``n`` that go through one kernel; `tail` as in a plan."""
+    """Latents ``b c n h w`` at positions ``n`` that go through one kernel; `tail` as in a plan.
+
+    A tail tc may hold its frames or, as `gather` gives it, their mean ``b c 1 h w``; it keeps all positions.
+    """
 
     kernel: Kernel
     latents: Tensor
@@ -53,12 +56,13 @@ def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor)
             )
         return latent
 
-    return [
-        ContextGroup(
-            kernel=c.kernel, latents=torch.cat([frame(f) for f in c.frames], 2), positions=c.positions, tail=c.tail
-        )
-        for c in section.context
-    ]
+    def packed(context: Context) -> ContextGroup:
+        latents = torch.cat([frame(f) for f in context.frames], 2)
+        if context.tail == "tc":  # here, once a section, so that no step's cost grows with the video
+            latents = latents.mean(2, keepdim=True)
+        return ContextGroup(kernel=context.kernel, latents=latents, positions=context.positions, tail=context.tail)
+
+    return [packed(context) for context in section.context]
 
 
 def _size(latent: Tensor) -> str:

@@ -86,18 +86,8 @@ class Recipe:
     stages: tuple[Stage, ...] = (
         Stage(steps=4000, optimizer="adamw", rate=1.2e-3, mixture=BROAD),
         Stage(steps=500, **LATER, mixture=TEXTUAL),
-        Stage(
-            steps=3400,
-            optimizer="muon",
-            rate=2e-3,
-            mixture=TEXTUAL,
-            shift=3.0,
-            warmup=50,
-            decay=0.5,
-            teach=500,
-            text=False,
-        ),
-        Stage(steps=7600, optimizer="muon", rate=2e-3, mixture=WIDE, shift=3.0, warmup=50, decay=0.5, text=False),
+        Stage(steps=3400, **LATER, mixture=TEXTUAL, decay=0.5, teach=500, text=False),
+        Stage(steps=6000, **LATER, mixture=WIDE, decay=0.5, text=False),
     )
     batch: int = 16
     batch_of_frames: int = 96  # where a section is one frame from text alone

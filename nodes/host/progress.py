@@ -23,21 +23,29 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ...framepack.units import FRAMES_PER_LATENT
+
 log = logging.getLogger(__name__)
 
-MAX_PICTURES = 96  # frames of the animated preview; a longer video shows every second, third, ... latent frame
-PREVIEW_SIZE = 256  # pixels of its longer side
+MAX_PICTURES = 48  # frames of the animated preview; a longer video shows every second, third, ... latent frame
+PREVIEW_SIZE = 128  # pixels of its longer side, at least
+PREVIEW_SHARE = 0.02  # of a run's time that drawing may take; beyond it a section's animation is left out
 TEXT_EVERY = 0.5  # seconds
 WEIGHT = 0.2  # of the latest step in the running mean of a step's time
 
 
 @dataclass(slots=True)
 class Run:
-    """A plan's sampling: how many sections it has, how long a step takes, and small pictures of what is finished."""
+    """A plan's sampling: how many sections it has, how long a step takes, and small pictures of what is finished.
+
+    `began` and `drawing` are when it began and how long it has drawn pictures, in seconds.
+    """
 
     sections: int = 1
     step_seconds: float = 0.0
     pictures: dict[int, Tensor] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    drawing: float = 0.0
 
 
 _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
@@ -84,22 +92,32 @@ class SectionProgress:
         text = f"section {self.index + 1} of {self.sections}, step {step} of {self.steps}"
         return text + (f", {duration(left * self.run.step_seconds)} left" if self.run.step_seconds and left else "")
 
-    def animation(self, raw: dict[int, Tensor], fmt: Any, fps: float = 7.5) -> dict[str, Any]:
-        """A node's ui: an animated picture of all frames finished so far, from raw latents ``1 c 1 h w`` by frame."""
-        factors = getattr(fmt, "latent_rgb_factors", None)
-        if factors is None or not raw:
+    def animation(self, raw: dict[int, Tensor], fmt: Any) -> dict[str, Any]:
+        """A node's ui: an animated picture of all frames finished so far, from raw latents ``1 c 1 h w`` by frame.
+
+        Empty where it would take too much of the run's time, or the latent format tells no colours.
+        """
+        began = time.monotonic()
+        if getattr(fmt, "latent_rgb_factors", None) is None or not raw:
             return {}
         pictures = small_pictures(torch.cat(list(raw.values()), 2), fmt)
         self.run.pictures |= dict(zip(raw, pictures, strict=True))
+        if self.run.drawing > PREVIEW_SHARE * (began - self.run.began):
+            return {}
         frames = [self.run.pictures[frame] for frame in sorted(self.run.pictures)]
-        frames = frames[:: -(-len(frames) // MAX_PICTURES)]
-        name = f"framepack_{uuid.uuid4().hex[:12]}.webp"
-        first, *others = (Image.fromarray(np.asarray(frame)) for frame in frames)
-        path = Path(folder_paths.get_temp_directory())
-        path.mkdir(parents=True, exist_ok=True)
-        options = {"duration": round(1000 / fps), "loop": 0, "quality": 60, "method": 0}
-        first.save(path / name, save_all=True, append_images=others, **options)
+        name = _save_animation(frames[:: -(-len(frames) // MAX_PICTURES)])
+        self.run.drawing += time.monotonic() - began
         return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
+
+
+def _save_animation(frames: list[Tensor]) -> str:
+    """Pictures ``h w 3`` as a file in the host's temporary folder; its name."""
+    folder, name = Path(folder_paths.get_temp_directory()), f"framepack_{uuid.uuid4().hex[:12]}.webp"
+    folder.mkdir(parents=True, exist_ok=True)
+    first, *others = (Image.fromarray(np.asarray(frame)) for frame in frames)
+    options = {"duration": round(1000 * FRAMES_PER_LATENT / 30), "loop": 0, "quality": 60, "method": 0}
+    first.save(folder / name, save_all=True, append_images=others, **options)
+    return name
 
 
 def small_pictures(raw: Tensor, fmt: Any) -> Tensor:

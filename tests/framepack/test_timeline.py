@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framepack.errors import FramePackError
+from framepack.errors import FramePackError, PlanError
+from framepack.plan import Plan
+from framepack.prompts import Blend, from_data
 from framepack.schedule import parse
 from framepack.sections import Endpoint, make_plan
-from framepack.timeline import Stretch, prompt_at, read, with_prompts
+from framepack.timeline import Stretch, blended_at, prompt_at, read, with_prompts
 
 
 def test_lines_are_stretches():
@@ -54,3 +56,29 @@ def test_each_section_takes_the_prompt_of_its_middle_and_endpoints_keep_theirs()
     plan = with_prompts(make_plan(schedule, num_lat_frames=37, endpoints=points), stretches, 30)
     assert "mine" in {s.prompt for s in plan.sections}
     assert prompt_at((), 3) is None
+
+
+def test_around_a_border_two_prompts_are_blended():
+    stretches = read("0-2s: one\n2-4s: two\n4s: two", 6)
+    assert blended_at(stretches, 2.0, 0.0) == "two"
+    assert blended_at(stretches, 1.4, 1.0) == "one"
+    assert blended_at(stretches, 1.75, 1.0) == Blend(before="one", after="two", weight=0.25)
+    assert blended_at(stretches, 2.25, 1.0) == Blend(before="one", after="two", weight=0.75)
+    assert blended_at(stretches, 4.0, 1.0) == "two"  # nothing changes there
+
+
+def test_a_blend_is_part_of_the_plan_and_reads_back():
+    plan = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37)
+    told = with_prompts(plan, read("0-2.4s: one\n2.4s: two", 4.83), 30, blend=2.0)
+    assert any(isinstance(section.prompt, Blend) for section in told.sections)
+    assert Plan.from_json(told.to_json()) == told
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [3, ["a"], {"before": "a"}, {"before": "a", "after": 2, "weight": 0.5}, "x" * 20_001]
+    + [{"before": "a", "after": "b", "weight": weight} for weight in (0, 1, "0.5", True, float("nan"))],
+)
+def test_a_prompt_that_is_none_is_refused(prompt):
+    with pytest.raises(PlanError, match="expected"):
+        from_data(prompt)

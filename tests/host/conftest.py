@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tools.client import Done, Workflow, run
-from tools.demo import edited
+from tools.client import Done, Workflow, edited, run
 from tools.host import REPO, Host, running
 
 SHIPPED = REPO / "workflows" / "api" / "image_to_video_small.json"

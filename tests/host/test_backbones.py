@@ -15,8 +15,7 @@ from framepack.models.wan import WanDiT, WanSpec
 from tests.backbones import SMALL
 from tests.framepack.test_convert import comfy
 from tests.host.conftest import Graph, node_of
-from tools.client import QueueError, Workflow
-from tools.demo import edited
+from tools.client import QueueError, Workflow, edited
 from tools.host import Host
 
 _HUNYUAN = {"heads": 2, "head_dim": 16, "double_blocks": 2, "single_blocks": 1, "refiner_blocks": 1}

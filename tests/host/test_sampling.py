@@ -9,8 +9,7 @@ from safetensors.torch import load_file
 
 from tests.host.conftest import Graph, node_of
 from tests.host.test_main_job import frames_of, saved, stock_graph
-from tools.client import Workflow, run
-from tools.demo import edited
+from tools.client import Workflow, edited, run
 from tools.host import Host
 
 

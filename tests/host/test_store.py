@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.host.conftest import Graph, node_of
-from tools.client import QueueError, Workflow, run
-from tools.demo import edited
+from tools.client import QueueError, Workflow, edited, run
 from tools.host import Host, start
 
 TAKEN, BROKEN = "is taken from the store", "is broken"
@@ -116,6 +115,24 @@ def test_a_host_that_is_killed_goes_on_where_it_was(host: Host, hosts: Starter, 
 @pytest.mark.slow
 def test_a_host_that_is_killed_twenty_times_goes_on_where_it_was(host: Host, hosts: Starter, long: Workflow):
     survives_kills(host, hosts, long, 20)
+
+
+def test_a_client_with_patience_outlives_its_host(host: Host, hosts: Starter, long: Workflow):
+    first, graph, ended = hosts(), graph_of(edited(long, {("SectionSampler", "seed"): 77})), []
+    thread = threading.Thread(target=lambda: ended.append(run(first.url, graph.workflow, patience=120)))
+    thread.start()
+    while len(entries(first)) < 2:
+        time.sleep(0.02)
+    first.kill()
+    there = len(entries(first))
+    second = start(first.base, port=first.port)
+    try:
+        thread.join(timeout=120)
+        (done,) = ended
+        assert done.outputs
+        assert counted(second, TAKEN) == there
+    finally:
+        second.stop()
 
 
 def test_after_a_restart_an_edit_reruns_what_depends_on_it(hosts: Starter, host: Host, shipped: Workflow):

@@ -7,8 +7,7 @@ from PIL import Image
 
 from tests.host.conftest import Graph, node_of
 from tests.host.test_main_job import frames_of, saved, sections_run
-from tools.client import QueueError, Workflow, run
-from tools.demo import edited
+from tools.client import QueueError, Workflow, edited, run
 from tools.host import Host
 
 F1 = "f1k1_x_f16k4f2k2f1k1_g9"

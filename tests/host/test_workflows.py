@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
-from tools.client import QueueError, Workflow, run
-from tools.demo import edited
+from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
 from tools.shipped import F1, I2V, VAE
 

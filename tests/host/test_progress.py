@@ -1,0 +1,127 @@
+"""What a person sees while a plan is sampled, over the real host's websocket."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import uuid
+from typing import Any
+
+import aiohttp
+import pytest
+import torch
+from PIL import Image
+
+from framepack.sampling.sections import noise_in_turn
+from tests.host.conftest import node_of
+from tools.client import Workflow, edited, run
+from tools.host import Host
+
+TEXT = 3  # the host's number of binary messages that are lines of text
+
+
+async def watched(url: str, workflow: Workflow) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The host's events of a run, and the lines of text with the nodes that show them."""
+    client, events, lines = uuid.uuid4().hex, [], []
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws?clientId={client}") as socket:
+        async with session.post(f"{url}/prompt", json={"prompt": workflow, "client_id": client}) as answer:
+            assert answer.status == 200, await answer.text()
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                if int.from_bytes(message.data[:4], "big") == TEXT:
+                    size = int.from_bytes(message.data[4:8], "big")
+                    lines.append((message.data[8 : 8 + size].decode(), message.data[8 + size :].decode()))
+                continue
+            events.append(json.loads(message.data))
+            if events[-1]["type"] in ("execution_success", "execution_error"):
+                return events, lines
+    raise AssertionError("the host closed the connection")
+
+
+@pytest.fixture
+def three(shipped: Workflow) -> Workflow:
+    """Three sections of four steps."""
+    values = {("EndpointPlanner", "seconds"): 3.6, ("SectionSampler", "steps"): 4, ("SectionSampler", "seed"): 31}
+    return edited(shipped, values)
+
+
+def test_progress_covers_the_whole_plan_and_tells_the_time_left(alive: Host, three: Workflow):
+    events, lines = asyncio.run(watched(alive.url, three))
+    sampler = node_of(three, "SectionSampler")
+    steps = [e["data"] for e in events if e["type"] == "progress" and e["data"]["max"] == 12]
+    assert [step["value"] for step in steps] == list(range(1, 13))
+    assert {node for node, _ in lines} == {sampler}
+    texts = [text for _, text in lines]
+    assert any(text.startswith("section 1 of 3, step ") for text in texts)
+    assert any(text.startswith("section 3 of 3, step 4 of 4") for text in texts)
+    assert any(text.endswith(" left") for text in texts)
+
+
+def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, three: Workflow):
+    events, _ = asyncio.run(watched(alive.url, edited(three, {("SectionSampler", "seed"): 32})))
+    sampler = node_of(three, "SectionSampler")
+    shown = [
+        e["data"]["output"]
+        for e in events
+        if e["type"] == "executed" and e["data"]["display_node"] == sampler and e["data"]["output"].get("animated")
+    ]
+    assert shown
+    for output in shown:
+        (item,) = output["images"]
+        data = asyncio.run(viewed(alive.url, item))
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.n_frames >= 5  # frames that are alike become one
+            assert picture.size == (128, 128)
+
+
+async def viewed(url: str, item: dict[str, str]) -> bytes:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/view", params=item) as answer:
+        assert answer.status == 200
+        return await answer.read()
+
+
+def test_noise_in_turn_keeps_what_was_made_when_the_plan_grows(alive: Host, three: Workflow):
+    changes = {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9", ("SectionSampler", "noise"): "in turn"}
+    forward = edited(three, changes)
+    first = run(alive.url, forward)
+    longer = run(alive.url, edited(forward, {("EndpointPlanner", "seconds"): 4.8}))
+    made = [[node for node in done.ran if "section_" in node] for done in (first, longer)]
+    assert len(made[0]) == 3
+    assert len(made[1]) == 1
+
+
+def test_noise_in_turn_is_one_generators():
+    generator = torch.Generator().manual_seed(5)
+    drawn = [torch.randn((1, 16, n, 4, 4), generator=generator) for n in (9, 4, 9)]
+    for i, n in enumerate((9, 4, 9)):
+        assert torch.equal(noise_in_turn(5, (9, 4, 9)[:i], (1, 16, n, 4, 4)), drawn[i])
+
+
+def test_prompts_are_blended_around_a_border(alive: Host, three: Workflow):
+    sampler = node_of(three, "SectionSampler")
+    three[sampler]["inputs"]["clip"] = [node_of(three, "LoadFramePackTextEncoder"), 0]
+    lines = "0-1.8s: a red star moves up\n1.8s: a red star moves down"
+    told = edited(three, {("EndpointPlanner", "prompts"): lines, ("EndpointPlanner", "blend"): 1.0})
+    done = run(alive.url, told)
+    assert sum("blend_" in node for node in done.ran) == 1
+    assert sum("prompt_" in node for node in done.ran) == 2
+
+
+def test_a_run_of_many_sections_gives_each_its_own_prompt(alive: Host, three: Workflow):
+    """Sections that share a node: each has the conditioning of its own prompt."""
+    sampler = node_of(three, "SectionSampler")
+    three[sampler]["inputs"]["clip"] = [node_of(three, "LoadFramePackTextEncoder"), 0]
+    lines = "\n".join(f"{i * 0.2:.1f}s: a {'green' if i % 2 else 'cyan'} square moves up" for i in range(300))
+    values = {("EndpointPlanner", "seconds"): 60.0, ("EndpointPlanner", "prompts"): lines}
+    values |= {
+        ("PackHistory", "schedule"): "td_f1k1_g1",
+        ("SectionSampler", "steps"): 1,
+        ("SectionSampler", "cfg"): 1.0,
+    }
+    ends = ("SaveVideo", "CreateVideo", "FramePackVAEDecode")
+    workflow = {n: node for n, node in edited(three, values).items() if node["class_type"] not in ends}
+    workflow["90"] = {"class_type": "SaveLatent", "inputs": {"samples": [sampler, 0], "filename_prefix": "many"}}
+    done = run(alive.url, workflow)
+    assert sum("section_" in node for node in done.ran) <= 250
+    assert sum("prompt_" in node for node in done.ran) == 2
