@@ -38,14 +38,23 @@ WEIGHT = 0.2  # of the latest step in the running mean of a step's time
 class Run:
     """A plan's sampling: how many sections it has, how long a step takes, and small pictures of what is finished.
 
-    `began` and `drawing` are when it began and how long it has drawn pictures, in seconds.
+    Of the pictures every `stride`-th latent frame is kept, so that their number stays bounded. `began` and `drawing`
+    are when it began and how long it has drawn pictures, in seconds.
     """
 
     sections: int = 1
     step_seconds: float = 0.0
     pictures: dict[int, Tensor] = field(default_factory=dict)
+    stride: int = 1
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
+
+    def add(self, pictures: dict[int, Tensor]) -> None:
+        """More small pictures, by latent frame."""
+        self.pictures |= pictures
+        while len(self.pictures) > MAX_PICTURES:
+            self.stride *= 2
+            self.pictures = {frame: p for frame, p in self.pictures.items() if frame % self.stride == 0}
 
 
 _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
@@ -98,14 +107,13 @@ class SectionProgress:
         Empty where it would take too much of the run's time, or the latent format tells no colours.
         """
         began = time.monotonic()
-        if getattr(fmt, "latent_rgb_factors", None) is None or not raw:
+        if getattr(fmt, "latent_rgb_factors", None) is None:
             return {}
-        pictures = small_pictures(torch.cat(list(raw.values()), 2), fmt)
-        self.run.pictures |= dict(zip(raw, pictures, strict=True))
+        wanted = {frame: latent for frame, latent in raw.items() if frame % self.run.stride == 0}
+        self.run.add({frame: small_picture(latent, fmt) for frame, latent in wanted.items()})
         if self.run.drawing > PREVIEW_SHARE * (began - self.run.began):
             return {}
-        frames = [self.run.pictures[frame] for frame in sorted(self.run.pictures)]
-        name = _save_animation(frames[:: -(-len(frames) // MAX_PICTURES)])
+        name = _save_animation([self.run.pictures[frame] for frame in sorted(self.run.pictures)])
         self.run.drawing += time.monotonic() - began
         return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
 
@@ -120,13 +128,13 @@ def _save_animation(frames: list[Tensor]) -> str:
     return name
 
 
-def small_pictures(raw: Tensor, fmt: Any) -> Tensor:
-    """Raw latents ``1 c t h w`` -> uint8 pictures ``t h w 3`` through the latent format's factors."""
-    latents = fmt.process_in(raw.float())[0].movedim(0, -1)  # t h w c
+def small_picture(raw: Tensor, fmt: Any) -> Tensor:
+    """A raw latent ``1 c 1 h w`` -> a uint8 picture ``h w 3`` through the latent format's factors."""
+    latent = fmt.process_in(raw.float())[0, :, 0].movedim(0, -1).cpu()  # h w c
     bias = torch.tensor(getattr(fmt, "latent_rgb_factors_bias", None) or [0.0, 0.0, 0.0])
-    colours = latents.cpu() @ torch.tensor(fmt.latent_rgb_factors) + bias
-    scale = max(1, PREVIEW_SIZE // max(latents.shape[1:3]))
-    colours = F.interpolate(colours.movedim(-1, 1), scale_factor=scale, mode="bilinear").movedim(1, -1)
+    colours = latent @ torch.tensor(fmt.latent_rgb_factors) + bias
+    scale = max(1, PREVIEW_SIZE // max(latent.shape[:2]))
+    colours = F.interpolate(colours.movedim(-1, 0)[None], scale_factor=scale, mode="bilinear")[0].movedim(0, -1)
     return ((colours + 1) * 127.5).clamp(0, 255).byte()
 
 
