@@ -34,10 +34,10 @@ def ratio(times: Mapping[str, list[float]], one: str, other: str) -> tuple[float
     return middle, low, high
 
 
-def shown(values: tuple[float, float, float]) -> str:
+def shown(values: tuple[float, float, float], digits: int = 2) -> str:
     """A ratio for a table."""
-    middle, low, high = values
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    middle, low, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"
 
 
 def circumstances() -> str:

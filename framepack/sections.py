@@ -35,11 +35,19 @@ class Extension:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A planned endpoint at a latent frame: its image's slot, or None to make it, and its prompt, or None."""
+    """A planned endpoint at a latent frame: its image's slot, or None to make it, and its prompt, or None.
+
+    `seconds` is the time that was asked for, where it was one, for messages.
+    """
 
     frame: int
     slot: str | None = None
     prompt: str | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        """Its place in time."""
+        return f"latent frame {self.frame}" if self.seconds is None else f"{self.seconds:g} s"
 
 
 def make_plan(
@@ -69,7 +77,7 @@ def make_plan(
     zero = not start and no_start == "zero" and not begun
     points = _endpoints(endpoints, schedule, num_lat_frames, start=start or begun, zero=zero)
     if collided := [point for point in points[begun:] if point.frame in there]:
-        raise PlanError(f"an endpoint at latent frame {collided[0].frame} came; the extended video is there already")
+        raise PlanError(f"an endpoint at {collided[0]} came; the extended video is there already")
     order = halved if halve else ORDERS[schedule.sampling]
     sections: list[Section] = []
     num_context = 0
@@ -131,14 +139,14 @@ def _endpoints(
     for point in points[1:]:
         if not 0 < point.frame < num_lat_frames:
             raise PlanError(
-                f"an endpoint at latent frame {point.frame} came; expected 1 to {num_lat_frames - 1}, inside the video "
-                "and after its start"
+                f"an endpoint at {point} came; expected latent frame 1 to {num_lat_frames - 1}, inside the video and "
+                "after its start; there are four frames in each"
             )
     for before, after in zip(points, points[1:], strict=False):
         if 0 < after.frame - before.frame - 1 < schedule.generate or after.frame == before.frame:
             raise PlanError(
-                f"endpoints at latent frames {before.frame} and {after.frame} came; expected {schedule.generate} "
-                f"frames or more between them, one section of {schedule}"
+                f"endpoints at {before} and {after} came, with {max(after.frame - before.frame - 1, 0)} latent frames "
+                f"between them; expected {schedule.generate} or more, one section of {schedule}"
             )
     if start and num_lat_frames < 2:
         raise PlanError("1 latent frame came, which is the start image itself; expected 2 or more")

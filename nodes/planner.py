@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -16,6 +17,8 @@ from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
 from ..framepack.timeline import read, with_prompts
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
+
+MAX_SECTION = 64  # latent frames
 
 
 class EndpointPlanner(io.ComfyNode):
@@ -88,6 +91,15 @@ class EndpointPlanner(io.ComfyNode):
                     tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
                     "one gives way to the other at once.",
                 ),
+                io.Int.Input(
+                    "section_length",
+                    default=0,
+                    min=0,
+                    max=MAX_SECTION,
+                    optional=True,
+                    tooltip="Latent frames that a section makes, in place of the schedule's g; 0 leaves it. Released "
+                    "models were trained on 9.",
+                ),
                 io.Boolean.Input(
                     "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
                 ),
@@ -138,12 +150,15 @@ def plan_of(
     endpoints: str | None = None,
     prompts: str = "",
     blend: float = 0.0,
+    section_length: int = 0,
     halve_gaps: bool = False,
     extend: str = "forwards",
     video_latent: dict[str, Any] | None = None,
 ) -> Plan:
     """The plan of the node's inputs. Raises FramePackError."""
     parsed = parse(schedule)
+    if section_length:
+        parsed = replace(parsed, generate=section_length)
     length, extension = lat_frames_for(seconds, fps, parsed), None
     if video_latent is not None:
         extension = Extension(num_lat_frames=video_latent["samples"].shape[2], direction=extend)
@@ -168,4 +183,5 @@ def plan_of(
 
 
 def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:
-    return Endpoint(frame=latent_frame(point["seconds"], fps), slot=point["keyframe"], prompt=point["prompt"])
+    seconds = point["seconds"]
+    return Endpoint(frame=latent_frame(seconds, fps), slot=point["keyframe"], prompt=point["prompt"], seconds=seconds)

@@ -49,12 +49,13 @@ def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor)
         if name not in timeline:
             what = f"slot {name!r}" if isinstance(name, str) else f"latent frame {name}"
             raise PlanError(f"The plan uses {what}, for which no latent came; connect it or plan without it.")
-        latent = timeline[name].to(blank)
+        latent = timeline[name]
         if latent.shape[1:] != blank.shape[1:]:
             raise LatentSizeError(
                 f"Frame {name!r} is {_size(latent)}; the section is {_size(blank)}. Give all images one size."
             )
-        return latent
+        alike = latent.dtype == blank.dtype and latent.device == blank.device
+        return latent if alike else latent.to(blank)
 
     def packed(context: Context) -> ContextGroup:
         latents = torch.cat([frame(f) for f in context.frames], 2)

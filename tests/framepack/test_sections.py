@@ -10,6 +10,7 @@ from framepack.errors import PlanError
 from framepack.plan import Plan
 from framepack.schedule import count_tokens, parse
 from framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
+from framepack.units import latent_frame
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 
 RELEASED = "f1k1_x_g9_f1k1f2k2f16k4_td"
@@ -180,3 +181,19 @@ def test_a_start_image_and_a_video_to_lead_to_go_together():
 def test_a_direction_that_a_schedule_cannot_take_is_refused(schedule: str, direction: str, words: str):
     with pytest.raises(PlanError, match=words):
         make_plan(parse(schedule), num_lat_frames=28, extend=Extension(num_lat_frames=10, direction=direction))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ((-1.0,), "an endpoint at -1 s came"),
+        ((9.0,), "an endpoint at 9 s came; expected latent frame 1 to 36"),
+        ((2.0, 2.0), "endpoints at 2 s and 2 s came, with 0 latent frames between them; expected 9 or more"),
+        ((2.0, 2.8), "endpoints at 2 s and 2.8 s came, with 5 latent frames between them"),
+        ((0.5,), "endpoints at latent frame 0 and 0.5 s came"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_named_by_its_time(seconds, words: str):
+    points = [Endpoint(frame=latent_frame(t, 30), seconds=t) for t in seconds]
+    with pytest.raises(PlanError, match=words):
+        make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37, endpoints=points)
