@@ -70,6 +70,21 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale[:, None]) + shift[:, None]
 
 
+def gated_sum(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """``x + gate * y`` in one pass; x and y ``b l d``, gate ``b d``."""
+    return torch.addcmul(x, gate[:, None], y)
+
+
+def beside_gelu(x: Tensor, y: Tensor) -> Tensor:
+    """x ``b l d`` and the tanh GELU of y ``b l d'`` side by side; written in place where autograd does not look."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.cat([x, gelu_tanh(y)], -1)
+    out = x.new_empty(*x.shape[:2], x.shape[2] + y.shape[2])
+    out[..., : x.shape[2]].copy_(x)
+    torch.ops.aten.gelu.out(y, approximate="tanh", out=out[..., x.shape[2] :])
+    return out
+
+
 class Embedder(nn.Module):
     """Two linear layers with an activation between: timestep, guidance or text to the width."""
 

@@ -53,7 +53,35 @@ def join(phases: list[Phases]) -> Phases:
 
 
 def rotate(x: Tensor, phases: Phases) -> Tensor:
-    """Turn interleaved pairs of x ``b l n e`` by the phases, in float32; returns x's dtype."""
+    """Turn the interleaved pairs of the first tokens of x ``b l n e``, as many as there are phases, in float32.
+
+    Returns x's dtype. Without autograd a float32 x is turned in place, so it must be the caller's own.
+    """
     cos, sin = (p[:, None, :].to(x.device) for p in phases)
+    num = cos.shape[0]
+    if torch.compiler.is_compiling():  # which fuses the plain form and knows no complex numbers
+        turned = _turned(x[:, :num], cos, sin)
+    else:
+        turned = _turned_as_complex(x[:, :num], cos, sin)
+    return turned if num == x.shape[1] else _joined(x, turned)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The plain form."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).to(x.dtype)
+
+
+def _turned_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """A pair is a complex number, and turning it one product: a single pass where the plain form makes five."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    own = x.dtype == torch.float32 and not torch.is_grad_enabled()
+    turned = torch.mul(pairs, torch.complex(cos, sin), out=pairs if own else None)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+def _joined(x: Tensor, turned: Tensor) -> Tensor:
+    """The turned first tokens of x and its other ones; in place they are together already."""
+    if turned.data_ptr() == x.data_ptr():
+        return x
+    return torch.cat([turned, x[:, turned.shape[1] :]], 1)

@@ -11,7 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gelu_tanh, modulated_norm, sinusoid
+from ...nn.layers import (
+    Embedder,
+    Factory,
+    FeedForward,
+    Modulation,
+    beside_gelu,
+    gated_sum,
+    modulated_norm,
+    sinusoid,
+)
 from ...nn.rope import Phases, rotate
 from .spec import HunyuanSpec
 
@@ -94,10 +103,10 @@ class DoubleBlock(nn.Module):
             self.attn.words(modulated_norm(text, t_shift, t_scale)),
         )
         seen, said = out.split([x.shape[1], text.shape[1]], 1)
-        x = x + gate[:, None] * self.attn.to_out[0](seen)
-        text = text + t_gate[:, None] * self.attn.to_add_out(said)
-        x = x + gate_mlp[:, None] * self.ff(modulated_norm(x, shift_mlp, scale_mlp))
-        text = text + t_gate_mlp[:, None] * self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp))
+        x = gated_sum(x, gate, self.attn.to_out[0](seen))
+        text = gated_sum(text, t_gate, self.attn.to_add_out(said))
+        x = gated_sum(x, gate_mlp, self.ff(modulated_norm(x, shift_mlp, scale_mlp)))
+        text = gated_sum(text, t_gate_mlp, self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp)))
         return x, text
 
 
@@ -116,12 +125,9 @@ class SingleBlock(nn.Module):
         """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned."""
         shift, scale, gate = self.norm(vec)
         normed = modulated_norm(x, shift, scale)
-        q, k, v = self.attn.picture(normed, None)
-        num = phases[0].shape[0]
-        q, k = (torch.cat([rotate(y[:, :num], phases), y[:, num:]], 1) for y in (q, k))
+        q, k, v = self.attn.picture(normed, phases)
         out = attend(*(y.transpose(1, 2) for y in (q, k, v)))
-        hidden = gelu_tanh(self.proj_mlp(normed))
-        return x + gate[:, None] * self.proj_out(torch.cat([out, hidden], -1))
+        return gated_sum(x, gate, self.proj_out(beside_gelu(out, self.proj_mlp(normed))))
 
 
 class RefinerBlock(nn.Module):
@@ -139,8 +145,8 @@ class RefinerBlock(nn.Module):
         """text ``b l d`` -> the same shape."""
         gate, gate_mlp = self.norm_out(vec)
         q, k, v = (y.transpose(1, 2) for y in self.attn.picture(self.norm1(text), None))
-        text = text + gate[:, None] * self.attn.to_out[0](attend(q, k, v))
-        return text + gate_mlp[:, None] * self.ff(self.norm2(text))
+        text = gated_sum(text, gate, self.attn.to_out[0](attend(q, k, v)))
+        return gated_sum(text, gate_mlp, self.ff(self.norm2(text)))
 
 
 class _RefinerStack(nn.Module):

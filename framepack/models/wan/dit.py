@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
-from ...nn.layers import Embedder, Factory, FeedForward, gelu_tanh, modulated_norm, sinusoid
+from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
 from ...nn.rope import Phases, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
@@ -90,9 +90,9 @@ class WanBlock(Table):
     ) -> Tensor:
         """x ``b l d``, text and image ``b l' d``, vec ``b 6 d`` -> x."""
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self.modulation(vec)
-        x = x + gate[:, None] * self.attn1.within(modulated_norm(x, shift, scale), phases, attend)
+        x = gated_sum(x, gate, self.attn1.within(modulated_norm(x, shift, scale), phases, attend))
         x = x + self.attn2.across(self.norm2(x), text, image, attend)
-        return x + gate_ffn[:, None] * self.ffn(modulated_norm(x, shift_ffn, scale_ffn))
+        return gated_sum(x, gate_ffn, self.ffn(modulated_norm(x, shift_ffn, scale_ffn)))
 
 
 class _ImageEmbedder(nn.Module):
