@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .cache import FramePackStepCache
-from .decode import FramePackVAEDecode
+from .decode import FramePackVAEDecode, FramePackVideo
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .images import FramePackResolution, FramePackVideoEncode
 from .loader import LoadFramePackModel, LoadFramePackTextEncoder
@@ -26,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSections,
     FramePackGather,
     FramePackVAEDecode,
+    FramePackVideo,
     FramePackSigmas,
     FramePackSampler,
     FramePackLoraLoader,

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from . import host
 from .types import CATEGORY
 
 
@@ -32,3 +33,29 @@ class FramePackVAEDecode(io.ComfyNode):
         """Decode."""
         images = vae.decode(samples["samples"])  # b t h w c
         return io.NodeOutput(images.flatten(0, 1) if images.ndim == 5 else images)
+
+
+class FramePackVideo(io.ComfyNode):
+    """A video that is decoded while it is saved."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        return io.Schema(
+            node_id="FramePackVideo",
+            display_name="FramePack Video",
+            category=CATEGORY,
+            description="Latents to VIDEO. With a Wan VAE it is decoded while SaveVideo writes it, so that memory does "
+            "not grow with its length.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The video's latents, from SectionSampler."),
+                io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
+                io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
+            ],
+            outputs=[io.Video.Output(tooltip="For SaveVideo.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], vae: Any, fps: float) -> io.NodeOutput:
+        """Nothing is decoded yet."""
+        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps))

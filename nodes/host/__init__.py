@@ -20,10 +20,12 @@ from .sampling import (
 )
 from .step_cache import with_step_cache
 from .text import load_text_encoder
+from .video import StreamedVideo
 
 __all__ = [
     "DTYPES",
     "SectionProgress",
+    "StreamedVideo",
     "begin_run",
     "section_key",
     "section_store",

@@ -48,6 +48,7 @@ class Run:
     stride: int = 1
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
+    frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
     def add(self, pictures: dict[int, Tensor]) -> None:
         """More small pictures, by latent frame."""
@@ -111,10 +112,13 @@ class SectionProgress:
             return {}
         wanted = {frame: latent for frame, latent in raw.items() if frame % self.run.stride == 0}
         self.run.add({frame: small_picture(latent, fmt) for frame, latent in wanted.items()})
-        if self.run.drawing > PREVIEW_SHARE * (began - self.run.began):
+        run, num = self.run, len(self.run.pictures)
+        if run.drawing + num * run.frame_seconds > PREVIEW_SHARE * (began - run.began):
             return {}
-        name = _save_animation([self.run.pictures[frame] for frame in sorted(self.run.pictures)])
-        self.run.drawing += time.monotonic() - began
+        name = _save_animation([run.pictures[frame] for frame in sorted(run.pictures)])
+        took = time.monotonic() - began
+        run.drawing, run.frame_seconds = run.drawing + took, took / num
+        log.info("previews took %.1f %% of the run so far", 100 * run.drawing / (time.monotonic() - run.began))
         return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
 
 

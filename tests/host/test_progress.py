@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import uuid
 from typing import Any
 
@@ -59,7 +60,9 @@ def test_progress_covers_the_whole_plan_and_tells_the_time_left(alive: Host, thr
 
 
 def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, three: Workflow):
-    events, _ = asyncio.run(watched(alive.url, edited(three, {("SectionSampler", "seed"): 32})))
+    slow = edited(three, {("SectionSampler", "seed"): 32, ("SectionSampler", "steps"): 24})
+    before = len(alive.log_text())
+    events, _ = asyncio.run(watched(alive.url, slow))
     sampler = node_of(three, "SectionSampler")
     shown = [
         e["data"]["output"]
@@ -73,6 +76,9 @@ def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, thre
         with Image.open(io.BytesIO(data)) as picture:
             assert picture.n_frames >= 5  # frames that are alike become one
             assert picture.size == (128, 128)
+    shares = re.findall(r"previews took (.*) % of the run", alive.log_text()[before:])
+    assert shares
+    assert float(shares[-1]) < 3
 
 
 async def viewed(url: str, item: dict[str, str]) -> bytes:
