@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from framepack.checkpoints.convert import convert, restore
 from framepack.cli import main
 from framepack.errors import CheckpointError
 from framepack.models.names import KeyMap
+from framepack.models.wan import WanDiT, WanSpec
 from framepack.packing.kernels import LAYER_NAMES
 from tests.backbones import SMALL, Small
 
@@ -152,3 +155,43 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path):
     assert target.read_bytes() == b"mine"
     with pytest.raises(CheckpointError, match="does not say what it was made from"):
         restore(source, tmp_path / "back.safetensors")
+
+
+ANONYMOUS = """
+import sys, threading, time
+from pathlib import Path
+from framepack.checkpoints.convert import convert
+most, done = [0], threading.Event()
+def watch():
+    while not done.is_set():
+        (line,) = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("RssAnon")]
+        most[0] = max(most[0], int(line.split()[1]) * 1024)
+        time.sleep(0.005)
+thread = threading.Thread(target=watch)
+thread.start()
+time.sleep(0.2)
+before = most[0]
+convert(Path(sys.argv[1]), Path(sys.argv[2]))
+done.set()
+thread.join()
+print(most[0] - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path):
+    """A Wan of 2 GB: far less than the file, and under the largest tensor plus 1 GB."""
+    spec = WanSpec(heads=12, ffn_dim=8960, blocks=20)
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in WanDiT(spec).state_dict().items() if "clean_x" not in k}
+    weights = {k: torch.zeros(shape, dtype=torch.bfloat16) for k, shape in shapes.items()}
+    source, target = tmp_path / "source.safetensors", tmp_path / "target.safetensors"
+    save_file(weights, source)
+    size, largest = source.stat().st_size, max(w.nbytes for w in weights.values())
+    del weights
+    command = [sys.executable, "-c", ANONYMOUS, str(source), str(target)]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True).stdout
+    assert size > 1.9e9
+    assert int(said) < largest + 1e9
+    assert int(said) < size / 4
