@@ -1,6 +1,6 @@
 """Encode clips of the shapes' world into latents, in shards that a running training picks up.
 
-    python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500 --first-frames 20000
+    python -m framepack.training.encode VAE.safetensors FOLDER --clips 1500 --first-frames 24000
 
 Whole clips lie in the folder; first frames of other clips, from which the model learns what text alone says, in its
 folder `first`.
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("vae", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=1500)
-    parser.add_argument("--first-frames", type=int, default=20000)
+    parser.add_argument("--first-frames", type=int, default=24000)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     vae = load_vae(args.vae)
