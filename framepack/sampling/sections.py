@@ -1,4 +1,4 @@
-"""Sample one section, and a whole plan section by section."""
+"""The noise of a section, and a whole plan section by section."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..packing.history import ContextGroup, gather
 from ..plan import Plan, Section
-from .solvers import Velocity, euler
 
 Sample = Callable[[Section, list[ContextGroup], int], Tensor]
 
@@ -29,11 +28,6 @@ def noise_in_turn(seed: int, drawn: Sequence[int], shape: tuple[int, ...]) -> Te
     for num_lat_frames in drawn:
         torch.randn((*shape[:2], num_lat_frames, *shape[3:]), generator=generator)
     return torch.randn(shape, generator=generator)
-
-
-def sample_section(velocity: Velocity, noise: Tensor, sigmas: Tensor, solver: Callable[..., Tensor] = euler) -> Tensor:
-    """noise ``b c t h w`` -> latents of the section."""
-    return solver(velocity, noise, sigmas)
 
 
 def run_plan(plan: Plan, anchors: Mapping[int | str, Tensor], sample: Sample, like: Tensor) -> Tensor:

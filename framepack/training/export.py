@@ -75,7 +75,7 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
 
 def export(state: Path, latents: Path, out: Path) -> None:
     """Write the DiT and the text encoder below `out`, where the pack looks for them."""
-    kept = torch.load(state, weights_only=True)
+    kept = torch.load(state, map_location="cpu", weights_only=True)
     data = LatentClips(latents)
     data.normalise_as(kept["latent_mean"], kept["latent_std"])
     spec = small_spec()

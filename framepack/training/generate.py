@@ -17,8 +17,9 @@ from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..models.text import TextEncoder, Tokenizer
 from ..packing.history import ContextGroup
 from ..plan import Plan, Section
-from ..sampling.sections import run_plan, sample_section, section_noise
+from ..sampling.sections import run_plan, section_noise
 from ..sampling.sigmas import flow_sigmas
+from ..sampling.solvers import euler
 from ..units import BASE
 from ..vae.wan import WanVAE
 from .encode import load_vae
@@ -99,6 +100,6 @@ def generate(
             v = model.dit(x, levels, context, pooled, positions=section.positions, history=history)
             return v if cfg == 1 else v[b:] + cfg * (v[:b] - v[b:])
 
-        return sample_section(velocity, noise, sigmas)
+        return euler(velocity, noise, sigmas)
 
     return run_plan(plan, timeline, sample, like=torch.empty(b, channels, 1, grid, grid))

@@ -55,11 +55,12 @@ def teach(text: TextEncoder, tokenizer: Tokenizer, steps: int, seed: int, drop: 
     torch.manual_seed(seed)
     text.requires_grad_(True)
     rng = random.Random(f"text/{seed}")
-    heads = nn.ModuleList([nn.Linear(text.pool.out_features, num + 1) for num in ATTRIBUTES])
+    device = text.words.weight.device
+    heads = nn.ModuleList([nn.Linear(text.pool.out_features, num + 1) for num in ATTRIBUTES]).to(device)
     optimizer = torch.optim.AdamW([*text.parameters(), *heads.parameters()], lr=RATE, weight_decay=0.01)
     right = 0.0
     for step in range(steps):
-        tokens, classes = draw(rng, tokenizer, drop)
+        tokens, classes = (drawn.to(device) for drawn in draw(rng, tokenizer, drop))
         pooled = text(tokens)[1]
         pooled = pooled + NOISE * torch.randn_like(pooled)
         scores = [head(pooled) for head in heads]
@@ -73,7 +74,7 @@ def teach(text: TextEncoder, tokenizer: Tokenizer, steps: int, seed: int, drop: 
         right = hits.float().mean().item()
     optimizer.zero_grad(set_to_none=True)  # else they would count when the DiT's gradients are clipped
     with torch.no_grad():  # to the size of the other embeddings that it is added to
-        spread = text(draw(rng, tokenizer, drop)[0])[1].std()
+        spread = text(draw(rng, tokenizer, drop)[0].to(device))[1].std()
         text.pool.weight /= spread
         text.pool.bias /= spread
     log.info("text encoder: %.1f %% of what captions say is read back", 100 * right)

@@ -1,6 +1,6 @@
 """Train the built-in DiT and its text encoder on latents of the shapes' world.
 
-    python -m framepack.training.train_dit LATENTS OUT_FOLDER
+    python -m framepack.training.train_dit LATENTS OUT_FOLDER [--device cuda]
 
 Each step draws one section of one plan, the same planner's that generation uses, and a batch of clips for it: the
 clips' latents fill the section's context, the section's own latents are noised and the model predicts the velocity.
@@ -62,21 +62,21 @@ class Trainee(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, captions: list[str], section: Section, history: list) -> Tensor:
         """x ``b c t h w`` noisy, sigma ``b`` -> velocity like x."""
-        context, pooled = self.text(torch.tensor([self.tokenizer(c) for c in captions]))
+        context, pooled = self.text(torch.tensor([self.tokenizer(c) for c in captions], device=x.device))
         return self.dit(x, sigma * 1000, context, pooled, positions=section.positions, history=history)
 
 
 def loss_of(
     model: Trainee, clips: Tensor, captions: list[str], section: Section, recipe: Recipe, shift: float | None = None
 ) -> Tensor:
-    """Mean squared error of the velocity over one batch."""
+    """Mean squared error of the velocity over one batch. Noise is drawn on the CPU: the same on every device."""
     b = clips.shape[0]
     clean = torch.cat([clips[:, :, start:stop] for start, stop in section.makes], 2)
     strength = torch.rand(b, 1, 1, 1, 1) * recipe.history_noise
-    seen = clips + strength * torch.randn_like(clips)
+    seen = clips + (strength * torch.randn(clips.shape)).to(clips)
     timeline = {i: (clips if i == 0 else seen)[:, :, i : i + 1] for i in range(clips.shape[2])}
     history = gather(section, timeline, clean)
-    noise, t = torch.randn_like(clean), (torch.arange(b) + torch.rand(b)) / b
+    noise, t = torch.randn(clean.shape).to(clips), ((torch.arange(b) + torch.rand(b)) / b).to(clips)
     shift = shift or dynamic_shift(BASE.num_tokens(*clean.shape[2:]))
     sigma = shift * t / (1 + (shift - 1) * t)
     level = sigma.view(-1, 1, 1, 1, 1)
@@ -116,6 +116,7 @@ def step_once(
         clips, captions = data.first.draw(rng, recipe.batch_of_frames)
     else:
         clips, captions = data.clips.draw(rng, recipe.batch)
+    clips = clips.to(model.text.words.weight.device)
     captions = ["" if rng.random() < recipe.drop_caption else c for c in captions]
     loss = loss_of(model, clips, captions, section, recipe, stage.shift)
     for optimizer in optimizers:
@@ -148,14 +149,14 @@ def grown(weights: dict[str, Tensor], spec: HunyuanSpec) -> dict[str, Tensor]:
 class Run:
     """A training run: model, running mean, optimizers and loss curve, which state.pt keeps."""
 
-    def __init__(self, folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec):
+    def __init__(self, folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str):
         self.recipe, self.state = recipe, out / "state.pt"
-        self.data, self.model = Latents(folder), Trainee(spec, Tokenizer(WORDS, NUM_TOKENS), recipe.seed)
+        self.data, self.model = Latents(folder), Trainee(spec, Tokenizer(WORDS, NUM_TOKENS), recipe.seed).to(device)
         self.mean = deepcopy(self.model).requires_grad_(False)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.done, self.curve = 0, []
         if self.state.exists():
-            self.resume(torch.load(self.state, weights_only=True))
+            self.resume(torch.load(self.state, map_location="cpu", weights_only=True))
         log.info("%.2f M parameters", sum(p.numel() for p in self.model.parameters()) / 1e6)
 
     def resume(self, kept: dict[str, Any]) -> None:
@@ -194,9 +195,9 @@ class Run:
         self.state.with_suffix(".tmp").replace(self.state)
 
 
-def train(folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec) -> None:
+def train(folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str = "cpu") -> None:
     """Run the recipe, resuming from `out`/state.pt; writes state.pt as it goes, with the loss curve."""
-    run = Run(folder, out, recipe, spec)
+    run = Run(folder, out, recipe, spec, device)
     started, losses = time.time(), []
     for step in range(run.done, recipe.steps):
         stage, own_step = recipe.at(step)
@@ -239,10 +240,11 @@ def main() -> None:
     parser.add_argument("latents", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
+    parser.add_argument("--device", default="cpu", help="such as cuda")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args.out.mkdir(parents=True, exist_ok=True)
-    train(args.latents, args.out, Recipe(seed=args.seed), small_spec())
+    train(args.latents, args.out, Recipe(seed=args.seed), small_spec(), args.device)
 
 
 if __name__ == "__main__":

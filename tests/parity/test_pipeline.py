@@ -17,8 +17,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipe
 from torch import Tensor
 
 from framepack.plan import Section
-from framepack.sampling.sections import run_plan, sample_section
+from framepack.sampling.sections import run_plan
 from framepack.sampling.sigmas import flow_sigmas
+from framepack.sampling.solvers import euler
 from framepack.schedule import parse
 from framepack.sections import make_plan
 from tests.parity.reference import Case, models
@@ -126,7 +127,7 @@ def ours(dit, order: str, given: dict, cfg: float) -> Tensor:
             negative = once("negative")
             return negative + cfg * (once("positive") - negative)
 
-        return sample_section(velocity, given["noises"][index], sigmas)
+        return euler(velocity, given["noises"][index], sigmas)
 
     anchors = {0: given["latents"]["start"]} | {k: v for k, v in given["latents"].items() if k == "end"}
     return run_plan(plan, anchors, sample, like=given["latents"]["start"])
