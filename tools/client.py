@@ -77,15 +77,15 @@ class Done:
         return [item for item in items if item["type"] == "output"]
 
 
-def edited(workflow: Workflow, values: dict[tuple[str, str], object]) -> Workflow:
+def edited(workflow: Workflow, values: dict[tuple[str, str], object], strict: bool = False) -> Workflow:
     """A copy with inputs of nodes, by class or title and input name, set to other values; None leaves one as it is.
 
-    Raises QueueError where no node has the class or title.
+    `strict` raises QueueError where no node has the class or title.
     """
     copy: Workflow = json.loads(json.dumps(workflow))
     for (which, name), value in values.items():
         found = [n for n in copy.values() if which in (n["class_type"], n.get("_meta", {}).get("title"))]
-        if value is not None and not found:
+        if strict and value is not None and not found:
             raise QueueError(f"The workflow has no node {which!r}, so its {name} cannot be set.")
         for node in found if value is not None else []:
             node["inputs"][name] = value
@@ -298,7 +298,9 @@ def main() -> int:
     url = args.url.rstrip("/")
     try:
         image = upload(url, args.image) if args.image else None
-        done = run(url, edited(json.loads(args.workflow.read_text()), job(args, image)), Bar(), args.patience)
+        done = run(
+            url, edited(json.loads(args.workflow.read_text()), job(args, image), strict=True), Bar(), args.patience
+        )
         paths = fetch(url, done, args.output)
     except (QueueError, aiohttp.ClientError, OSError, ValueError) as fault:
         sys.stderr.write(f"\n{fault}\n")
