@@ -36,6 +36,7 @@ DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }
+SCALED = "scaled_fp8"  # marks a file of scaled fp8; writers leave its own values as memory held them, often NaN
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -63,6 +64,7 @@ def load_model(
     expected = {k: tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
     checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
     weights = checkpoint.tensors()
+    weights.pop(SCALED, None)
     progress = comfy.utils.ProgressBar(2 * len(weights))
     digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
     _fill(model, _in_dtype(weights, config, backbone, progress))
@@ -105,7 +107,7 @@ def _config(checkpoint: Checkpoint, backbone: Backbone, operations: Any) -> Pack
     hosting = import_module(f"{__package__}.models.{backbone.key}")
     config = hosting.CONFIG(spec, StatedLatentFormat(stated) if stated else hosting.latent_format())
     config.custom_operations = operations
-    if "scaled_fp8" in checkpoint.shapes:
+    if SCALED in checkpoint.shapes:
         held = set(checkpoint.dtypes.values())
         config.scaled_fp8 = torch.float8_e5m2 if "F8_E5M2" in held else torch.float8_e4m3fn
     detect = getattr(comfy.model_detection, "detect_layer_quantization", None)
@@ -143,7 +145,6 @@ def _in_dtype(weights: dict[str, Tensor], config: PackedConfig, backbone: Backbo
 
 def _fill(model: PackedModel, weights: dict[str, Tensor]) -> None:
     """Put the tensors themselves in place of the model's empty ones, so that nothing is copied."""
-    weights.pop("scaled_fp8", None)
     dit = model.diffusion_model
     quantized = model.model_config.layer_quant_config is not None
     missing, unexpected = dit.load_state_dict(weights, strict=False, assign=not quantized)

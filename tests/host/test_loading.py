@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def quantized(weights: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Scaled fp8 as the host writes it: a scale beside every matrix, and a marker."""
-    found: dict[str, Tensor] = {"scaled_fp8": torch.empty(2, dtype=dtype)}
+    """Scaled fp8 as the host writes it: a scale beside every matrix, and a marker, never filled and so often NaN."""
+    found: dict[str, Tensor] = {"scaled_fp8": torch.full((2,), math.nan).to(dtype)}
     for key, tensor in weights.items():
         if key.endswith(".weight") and tensor.ndim == 2:
             scale = tensor.float().abs().max() / torch.finfo(dtype).max
