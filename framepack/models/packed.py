@@ -20,6 +20,7 @@ from ..packing.history import ContextGroup
 from ..units import BASE, Kernel
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]  # a block as the host's patches see it
+EVERY = slice(None)
 
 
 class PackedSpec(Protocol):
@@ -76,7 +77,10 @@ class PackedDiT(nn.Module):
 
 
 def through(options: Mapping[str, Any], x: Tensor, after_first: Tensor, rest: Callable[[Tensor], Tensor]) -> Tensor:
-    """All blocks after the first, or what a step cache has kept of them; picture tokens ``b l d``."""
+    """All blocks after the first, or what a step cache has kept of them.
+
+    Picture tokens ``b l d`` in; out come the section's, the last ones, as `rest` gives them.
+    """
     cache = options.get("framepack_step_cache")
     if cache is None:
         return rest(after_first)
@@ -89,6 +93,11 @@ def replaced(options: Mapping[str, Any], kind: str, index: int, run: Run) -> Run
     if replacement is None:
         return run
     return lambda args: replacement(args, {"original_block": run, "transformer_options": options})
+
+
+def read_of(options: Mapping[str, Any], kind: str, index: int, section: slice) -> slice:
+    """The tokens that the last block makes: the section's, but every token where a patch of the host stands for it."""
+    return EVERY if (kind, index) in options.get("patches_replace", {}).get("dit", {}) else section
 
 
 def section_grid(x: Tensor) -> tuple[int, int, int]:

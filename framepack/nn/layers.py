@@ -51,8 +51,10 @@ class Factory:
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU in its tanh form."""
-    return F.gelu(x, approximate="tanh")
+    """GELU in its tanh form; written over x where autograd does not look, so x must be the caller's own."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    return torch.ops.aten.gelu_(x, approximate="tanh")
 
 
 def sinusoid(values: Tensor, channels: int = 256) -> Tensor:

@@ -52,6 +52,12 @@ def join(phases: list[Phases]) -> Phases:
     return torch.cat(cos), torch.cat(sin)
 
 
+def part(phases: Phases, tokens: slice) -> Phases:
+    """Phases of some of the tokens."""
+    cos, sin = phases
+    return cos[tokens], sin[tokens]
+
+
 def rotate(x: Tensor, phases: Phases) -> Tensor:
     """Turn the interleaved pairs of the first tokens of x ``b l n e``, as many as there are phases, in float32.
 

@@ -19,7 +19,7 @@ from ..errors import FramePackError
 @dataclass(slots=True)
 class _Kept:
     first: Tensor  # the first block's residual, of the last step that was computed
-    rest: Tensor  # what all other blocks added
+    rest: Tensor  # what all other blocks added to the tokens that are read
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class StepCache:
     def run(
         self, key: Hashable, final: bool, x: Tensor, after_first: Tensor, rest: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Picture tokens ``b l d`` after all blocks.
+        """Picture tokens ``b l d`` after all blocks, those that are read: the last ones.
 
         `key` names the pass; `final` is the last step; `x` went into the first block, `after_first` came out; `rest`
         runs all other blocks.
@@ -48,8 +48,12 @@ class StepCache:
             change = (first - kept.first).abs().mean() / kept.first.abs().mean().clamp_min(1e-12)
             if float(change) < self.threshold:
                 self.skipped += 1
-                return after_first + kept.rest
+                return _last(after_first, kept.rest) + kept.rest
         out = rest(after_first)
         self.computed += 1
-        self._kept[key] = _Kept(first, out - after_first)
+        self._kept[key] = _Kept(first, out - _last(after_first, out))
         return out
+
+
+def _last(x: Tensor, like: Tensor) -> Tensor:
+    return x[:, x.shape[1] - like.shape[1] :]

@@ -21,7 +21,8 @@ from ...nn.layers import (
     modulated_norm,
     sinusoid,
 )
-from ...nn.rope import Phases, rotate
+from ...nn.rope import Phases, part, rotate
+from ..packed import EVERY
 from .spec import HunyuanSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
@@ -62,12 +63,13 @@ class JointAttention(nn.Module):
             self.norm_added_q, self.norm_added_k = make.rms_norm(spec.head_dim), make.rms_norm(spec.head_dim)
             self.to_add_out = make.linear(d, d)
 
-    def picture(self, x: Tensor, phases: Phases | None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v ``b l n e`` of x; q and k normed, and turned by the phases if there are any."""
-        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.to_q, self.to_k, self.to_v))
+    def picture(self, x: Tensor, phases: Phases | None, read: slice = EVERY) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v ``b l n e`` of x, q of the tokens that are read; q and k normed, turned if there are phases."""
+        asked = (self.to_q, x[:, read]), (self.to_k, x), (self.to_v, x)
+        q, k, v = (proj(y).unflatten(-1, (self.heads, -1)) for proj, y in asked)
         if hasattr(self, "norm_q"):
             q, k = self.norm_q(q), self.norm_k(k)
-        return (q, k, v) if phases is None else (rotate(q, phases), rotate(k, phases), v)
+        return (q, k, v) if phases is None else (rotate(q, part(phases, read)), rotate(k, phases), v)
 
     def words(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v ``b l n e`` of the text stream."""
@@ -121,13 +123,16 @@ class SingleBlock(nn.Module):
         self.proj_mlp = make.linear(d, d * spec.mlp_ratio)
         self.proj_out = make.linear(d * (1 + spec.mlp_ratio), d)
 
-    def forward(self, x: Tensor, vec: Tensor, phases: Phases, attend: Attend) -> Tensor:
-        """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned."""
+    def forward(self, x: Tensor, vec: Tensor, phases: Phases, attend: Attend, read: slice = EVERY) -> Tensor:
+        """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned.
+
+        Gives the tokens that are read, which all others are seen by.
+        """
         shift, scale, gate = self.norm(vec)
         normed = modulated_norm(x, shift, scale)
-        q, k, v = self.attn.picture(normed, phases)
+        q, k, v = self.attn.picture(normed, phases, read)
         out = attend(*(y.transpose(1, 2) for y in (q, k, v)))
-        return gated_sum(x, gate, self.proj_out(beside_gelu(out, self.proj_mlp(normed))))
+        return gated_sum(x[:, read], gate, self.proj_out(beside_gelu(out, self.proj_mlp(normed[:, read]))))
 
 
 class RefinerBlock(nn.Module):

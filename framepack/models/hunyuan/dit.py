@@ -21,7 +21,7 @@ from ...nn.rope import Phases
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..packed import PackedDiT, replaced, section_grid, through
+from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid, through
 from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
@@ -99,11 +99,10 @@ class HunyuanDiT(PackedDiT):
         if image is not None and self.spec.image_dim:
             text = torch.cat([self.image_projection(image), text], 1)
         mask = key_mask(attention_mask, tokens.shape[1] + text.shape[1])
-        tokens = self.run_blocks(tokens, text, vec, phases, self.attend(mask, options), options)
-
         t, h, w = section_grid(x)
+        tokens = self.run_blocks(tokens, text, vec, phases, self.attend(mask, options), options, t * h * w)
         scale, shift = self.norm_out(vec)
-        out = self.proj_out(modulated_norm(tokens[:, -t * h * w :], shift, scale))
+        out = self.proj_out(modulated_norm(tokens, shift, scale))
         out = rearrange(out, "b (t h w) (c ph pw) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
         return out[..., : x.shape[3], : x.shape[4]]
 
@@ -113,9 +112,19 @@ class HunyuanDiT(PackedDiT):
         return self.x_embedder.proj
 
     def run_blocks(
-        self, x: Tensor, text: Tensor, vec: Tensor, phases: Phases, attend: Any, options: Mapping[str, Any]
+        self,
+        x: Tensor,
+        text: Tensor,
+        vec: Tensor,
+        phases: Phases,
+        attend: Any,
+        options: Mapping[str, Any],
+        num_read: int,
     ) -> Tensor:
-        """All blocks; picture tokens ``b l d`` in and out. The host's block replacements and a step cache count."""
+        """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
+
+        The host's block replacements and a step cache count.
+        """
 
         def double(i: int, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
             run = partial(_double, self.transformer_blocks[i], phases=phases, attend=attend)
@@ -130,10 +139,12 @@ class HunyuanDiT(PackedDiT):
                 x, said = double(i, x, said)
             num = x.shape[1]
             x = torch.cat([x, said], 1)
+            section, last = slice(num - num_read, num), len(self.single_transformer_blocks) - 1
             for i, block in enumerate(self.single_transformer_blocks):
-                run = partial(_single, block, phases=phases, attend=attend)
+                read = read_of(options, "single_block", i, section) if i == last else EVERY
+                run = partial(_single, block, phases=phases, attend=attend, read=read)
                 x = replaced(options, "single_block", i, run)({"img": x, "vec": vec, "pe": phases})["img"]
-            return x[:, :num]
+            return x if x.shape[1] == num_read else x[:, section]
 
         return through(options, x, after_first, rest)
 
@@ -175,5 +186,5 @@ def _double(block: DoubleBlock, args: dict[str, Any], phases: Phases, attend: An
     return {"img": x, "txt": text}
 
 
-def _single(block: SingleBlock, args: dict[str, Any], phases: Phases, attend: Any) -> dict[str, Any]:
-    return {"img": block(args["img"], args["vec"], phases, attend)}
+def _single(block: SingleBlock, args: dict[str, Any], phases: Phases, attend: Any, read: slice) -> dict[str, Any]:
+    return {"img": block(args["img"], args["vec"], phases, attend, read)}

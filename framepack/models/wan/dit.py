@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
 from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
-from ...nn.rope import Phases, rotate
+from ...nn.rope import Phases, part, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..packed import PackedDiT, replaced, section_grid, through
+from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid, through
 from .spec import WanSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
@@ -51,9 +51,10 @@ class WanAttention(nn.Module):
             self.add_k_proj, self.add_v_proj = make.linear(d, d), make.linear(d, d)
             self.norm_added_k = make.rms_norm(d)
 
-    def within(self, x: Tensor, phases: Phases, attend: Attend) -> Tensor:
-        """Self-attention over x ``b l d``, turned by the phases."""
-        q, k = (rotate(self._heads(y), phases) for y in (self.norm_q(self.to_q(x)), self.norm_k(self.to_k(x))))
+    def within(self, x: Tensor, phases: Phases, attend: Attend, read: slice) -> Tensor:
+        """Self-attention over x ``b l d``, turned by the phases; gives the tokens that are read."""
+        q = rotate(self._heads(self.norm_q(self.to_q(x[:, read]))), part(phases, read))
+        k = rotate(self._heads(self.norm_k(self.to_k(x))), phases)
         return self.to_out[0](_attended(attend, q, k, self._heads(self.to_v(x))))
 
     def across(self, x: Tensor, text: Tensor, image: Tensor | None, attend: Attend) -> Tensor:
@@ -86,11 +87,18 @@ class WanBlock(Table):
         self.scale_shift_table = make.parameter(1, 6, d)
 
     def forward(
-        self, x: Tensor, text: Tensor, image: Tensor | None, vec: Tensor, phases: Phases, attend: Attend
+        self,
+        x: Tensor,
+        text: Tensor,
+        image: Tensor | None,
+        vec: Tensor,
+        phases: Phases,
+        attend: Attend,
+        read: slice = EVERY,
     ) -> Tensor:
-        """x ``b l d``, text and image ``b l' d``, vec ``b 6 d`` -> x."""
+        """x ``b l d``, text and image ``b l' d``, vec ``b 6 d`` -> the tokens of x that are read, seeing all."""
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self.modulation(vec)
-        x = gated_sum(x, gate, self.attn1.within(modulated_norm(x, shift, scale), phases, attend))
+        x = gated_sum(x[:, read], gate, self.attn1.within(modulated_norm(x, shift, scale), phases, attend, read))
         x = x + self.attn2.across(self.norm2(x), text, image, attend)
         return gated_sum(x, gate_ffn, self.ffn(modulated_norm(x, shift_ffn, scale_ffn)))
 
@@ -167,14 +175,13 @@ class WanDiT(PackedDiT, Table):
         positions and frames disagree.
         """
         options = transformer_options or {}
-        grid = section_grid(x)
         history = [replace(group, latents=self.with_known(group.latents, known=True)) for group in history]
         tokens, phases = self.pack(self.with_known(x, known=False), positions, history)
         time, vec, text, seen = self.condition_embedder(timestep, context, image)
-        tokens = self.run_blocks(tokens, text, seen, vec, phases, options)
+        t, h, w = section_grid(x)
+        tokens = self.run_blocks(tokens, text, seen, vec, phases, options, t * h * w)
         shift, scale = self.modulation(time[:, None])
-        t, h, w = grid
-        out = self.proj_out(modulated_norm(tokens[:, -t * h * w :], shift, scale))
+        out = self.proj_out(modulated_norm(tokens, shift, scale))
         out = rearrange(out, "b (t h w) (ph pw c) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
         return out[..., : x.shape[3], : x.shape[4]]
 
@@ -199,22 +206,35 @@ class WanDiT(PackedDiT, Table):
         return torch.cat([latents, there.expand(b, short - c, t, h, w), latents], 1)
 
     def run_blocks(
-        self, x: Tensor, text: Tensor, image: Tensor | None, vec: Tensor, phases: Phases, options: Mapping[str, Any]
+        self,
+        x: Tensor,
+        text: Tensor,
+        image: Tensor | None,
+        vec: Tensor,
+        phases: Phases,
+        options: Mapping[str, Any],
+        num_read: int,
     ) -> Tensor:
-        """All blocks; picture tokens ``b l d`` in and out. The host's block replacements and a step cache count."""
-        attend = self.attend(None, options)
+        """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
 
-        def block(i: int, x: Tensor) -> Tensor:
-            run = partial(_run, self.blocks[i], image=image, phases=phases, attend=attend)
+        The host's block replacements and a step cache count.
+        """
+        attend = self.attend(None, options)
+        section, last = slice(x.shape[1] - num_read, x.shape[1]), len(self.blocks) - 1
+
+        def block(i: int, x: Tensor, read: slice = EVERY) -> Tensor:
+            run = partial(_run, self.blocks[i], image=image, phases=phases, attend=attend, read=read)
             return replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": vec, "pe": phases})["img"]
 
         def rest(x: Tensor) -> Tensor:
             for i in range(1, len(self.blocks)):
-                x = block(i, x)
-            return x
+                x = block(i, x, read_of(options, "double_block", i, section) if i == last else EVERY)
+            return x if x.shape[1] == num_read else x[:, section]
 
         return through(options, x, block(0, x), rest)
 
 
-def _run(block: WanBlock, args: dict[str, Any], image: Tensor | None, phases: Phases, attend: Attend) -> dict[str, Any]:
-    return {"img": block(args["img"], args["txt"], image, args["vec"], phases, attend)}
+def _run(
+    block: WanBlock, args: dict[str, Any], image: Tensor | None, phases: Phases, attend: Attend, read: slice
+) -> dict[str, Any]:
+    return {"img": block(args["img"], args["txt"], image, args["vec"], phases, attend, read)}
