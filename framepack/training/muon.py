@@ -17,14 +17,23 @@ STEPS = 5
 
 
 def orthogonalised(g: Tensor) -> Tensor:
-    """The nearest matrices with singular values of about 1 to g ``m r c``."""
+    """The nearest matrices with singular values of about 1 to g ``m r c``.
+
+    Every iteration multiplies x from the left by a polynomial of its Gram matrix. These are multiplied first, on the
+    small side, and x once: for the wide matrices of the packing layers a fifth of the work.
+    """
     tall = g.shape[1] > g.shape[2]
     x = g.mT if tall else g
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    gram = x @ x.mT
+    unit = torch.eye(gram.shape[-1], device=g.device)
     a, b, c = COEFFICIENTS
+    factor = unit
     for _ in range(STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = a * unit + b * gram + c * gram @ gram
+        factor = polynomial @ factor
+        gram = polynomial @ gram @ polynomial
+    x = factor @ x
     return x.mT if tall else x
 
 

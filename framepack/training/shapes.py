@@ -31,7 +31,9 @@ CIRCUMRADIUS = {
     "star": math.sqrt(math.pi / (2.5 * math.sin(math.pi / 5))),
 }
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
-SPEEDS = {"slowly": 0.2, "": 0.4, "quickly": 0.7}
+SPEEDS = {"slowly": 0.1, "": 0.2, "quickly": 0.4}
+# A latent pixel is 8 px wide: smaller outlines are lost between a few of them.
+RADII = (10.0, 12.0)
 SPEED_WEIGHTS = (0.4, 0.4, 0.2)
 SPIN = math.radians(1.5)
 EDGE = 1.5  # width of the soft edge
@@ -69,7 +71,7 @@ class Scene:
 def sample_scene(rng: random.Random) -> Scene:
     """Draw a scene; the same rng state gives the same scene."""
     shape = rng.choice(list(CIRCUMRADIUS))
-    radius = rng.uniform(7.5, 9.5)
+    radius = rng.uniform(*RADII)
     margin = radius * CIRCUMRADIUS[shape] + 1
     top = rng.uniform(0.08, 0.40)
     graded = rng.random() < 0.5

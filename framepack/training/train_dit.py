@@ -1,6 +1,6 @@
 """Train the built-in DiT and its text encoder on latents of the shapes' world.
 
-    python -m framepack.training.train_dit LATENTS OUT_FOLDER [--device cuda]
+    python -m framepack.training.train_dit LATENTS OUT_FOLDER [--device cuda] [--from framepack/assets]
 
 Each step draws one section of one plan, the same planner's that generation uses, and a batch of clips for it: the
 clips' latents fill the section's context, the section's own latents are noised and the model predicts the velocity.
@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoints import builtin
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..models.text import TextEncoder, Tokenizer
 from ..packing.history import gather
@@ -112,13 +114,16 @@ def step_once(
     rng = random.Random(f"{recipe.seed}/{step}")
     torch.manual_seed(recipe.seed * 1_000_003 + step)
     section = draw_section(rng, stage.mixture)
+    shift = stage.shift
     if section.makes == ((0, 1),):
         clips, captions = data.first.draw(rng, recipe.batch_of_frames)
+        shift = stage.frames_shift or shift
     else:
-        clips, captions = data.clips.draw(rng, recipe.batch)
+        clips, captions = data.clips.draw(rng, recipe.batch_of(section))
     clips = clips.to(model.text.words.weight.device)
     captions = ["" if rng.random() < recipe.drop_caption else c for c in captions]
-    loss = loss_of(model, clips, captions, section, recipe, stage.shift)
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=recipe.bf16):
+        loss = loss_of(model, clips, captions, section, recipe, shift)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -146,10 +151,32 @@ def grown(weights: dict[str, Tensor], spec: HunyuanSpec) -> dict[str, Tensor]:
     return weights | added | {names[k] + "bias": weights[names[largest] + "bias"] for k in lacking}
 
 
+def read_exported(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """The state that an exported model stands for: at the beginning of the recipe's last stage."""
+    files = {
+        "dit.": folder / builtin.DIT.relative_to(builtin.ASSETS),
+        "text.": folder / builtin.TEXT.relative_to(builtin.ASSETS),
+    }
+    weights = {prefix + key: value.float() for prefix, path in files.items() for key, value in load_file(path).items()}
+    metadata = builtin.read_metadata(files["dit."])
+    latent_format = builtin.read_latent_format(metadata)
+    assert latent_format is not None, "an exported model states its latent format"
+    return {
+        "model": weights,
+        "mean": weights,
+        "step": recipe.steps - recipe.stages[-1].steps,
+        "curve": json.loads(metadata["framepack.training"])["curve"],
+        "latent_mean": torch.tensor(latent_format.mean).view(1, -1, 1, 1, 1),
+        "latent_std": torch.tensor(latent_format.std).view(1, -1, 1, 1, 1),
+    }
+
+
 class Run:
     """A training run: model, running mean, optimizers and loss curve, which state.pt keeps."""
 
-    def __init__(self, folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str):
+    def __init__(
+        self, folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str, exported: Path | None = None
+    ):
         self.recipe, self.state = recipe, out / "state.pt"
         self.data, self.model = Latents(folder), Trainee(spec, Tokenizer(WORDS, NUM_TOKENS), recipe.seed).to(device)
         self.mean = deepcopy(self.model).requires_grad_(False)
@@ -157,6 +184,8 @@ class Run:
         self.done, self.curve = 0, []
         if self.state.exists():
             self.resume(torch.load(self.state, map_location="cpu", weights_only=True))
+        elif exported:
+            self.resume(read_exported(exported, recipe))
         log.info("%.2f M parameters", sum(p.numel() for p in self.model.parameters()) / 1e6)
 
     def resume(self, kept: dict[str, Any]) -> None:
@@ -195,9 +224,14 @@ class Run:
         self.state.with_suffix(".tmp").replace(self.state)
 
 
-def train(folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str = "cpu") -> None:
-    """Run the recipe, resuming from `out`/state.pt; writes state.pt as it goes, with the loss curve."""
-    run = Run(folder, out, recipe, spec, device)
+def train(
+    folder: Path, out: Path, recipe: Recipe, spec: HunyuanSpec, device: str = "cpu", exported: Path | None = None
+) -> None:
+    """Run the recipe, resuming from `out`/state.pt; writes state.pt as it goes, with the loss curve.
+
+    Without a state.pt, `exported` is a folder of a model's files that the last stage goes on from.
+    """
+    run = Run(folder, out, recipe, spec, device, exported)
     started, losses = time.time(), []
     for step in range(run.done, recipe.steps):
         stage, own_step = recipe.at(step)
@@ -241,10 +275,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=Recipe().seed)
     parser.add_argument("--device", default="cpu", help="such as cuda")
+    parser.add_argument("--from", dest="exported", type=Path, help="a model's files, for the last stage alone")
+    parser.add_argument("--bf16", action="store_true", help="products in bfloat16, where the processor has them")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args.out.mkdir(parents=True, exist_ok=True)
-    train(args.latents, args.out, Recipe(seed=args.seed), small_spec(), args.device)
+    recipe = Recipe(seed=args.seed, bf16=args.bf16)
+    train(args.latents, args.out, recipe, small_spec(), args.device, args.exported)
 
 
 if __name__ == "__main__":
