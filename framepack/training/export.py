@@ -39,7 +39,7 @@ EXAMPLE = replace(
     direction="right",
     speed="",
     spin=0.0,
-    radius=9.0,
+    radius=11.0,
     greys=(0.25, 0.25),
 )  # the start image that comes with the pack
 

@@ -104,7 +104,7 @@ class Recipe:
         Stage(steps=500, **LATER, mixture=TEXTUAL),
         Stage(steps=3400, **LATER, mixture=TEXTUAL, decay=0.5, teach=500, text=False),
         Stage(steps=6000, **LATER, mixture=WIDE, decay=0.5, text=False),
-        Stage(steps=10500, **LATER | {"shift": 2.0}, frames_shift=1.0, mixture=EVEN, decay=0.8, text=False),
+        Stage(steps=7550, **LATER | {"shift": 2.0}, frames_shift=1.0, mixture=EVEN, decay=0.8, text=False),
     )
     batch: int = 16  # of sections of 9 frames; up to 4 times as many of fewer
     batch_of_frames: int = 96  # where a section is one frame from text alone

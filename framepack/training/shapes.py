@@ -30,6 +30,7 @@ CIRCUMRADIUS = {
     "triangle": math.sqrt(math.pi / (0.75 * math.sqrt(3))),
     "star": math.sqrt(math.pi / (2.5 * math.sin(math.pi / 5))),
 }
+UPRIGHT = {"circle": 0.0, "square": 0.0, "triangle": math.pi / 2, "star": -math.pi / 2}  # a tip up, or a side level
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 SPEEDS = {"slowly": 0.1, "": 0.2, "quickly": 0.4}
 # A latent pixel is 8 px wide: smaller outlines are lost between a few of them.
@@ -41,7 +42,7 @@ EDGE = 1.5  # width of the soft edge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One clip: what it shows and how that moves. `greys` are the background's at top and bottom."""
+    """One clip: what it shows and how that moves; it begins upright. `greys` are the background's at top and bottom."""
 
     shape: str
     colour: str
@@ -50,7 +51,6 @@ class Scene:
     direction: str
     speed: str
     spin: float
-    angle: float
     greys: tuple[float, float]
     wording: int
 
@@ -84,7 +84,6 @@ def sample_scene(rng: random.Random) -> Scene:
         direction=rng.choice(list(DIRECTIONS)),
         speed=rng.choices(list(SPEEDS), SPEED_WEIGHTS)[0],
         spin=SPIN if shape != "circle" and rng.random() < 0.4 else 0.0,
-        angle=rng.uniform(0, 2 * math.pi),
         greys=(top, bottom),
         wording=rng.randrange(3),
     )
@@ -142,7 +141,7 @@ def render(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     grid = torch.arange(SIZE) + 0.5
     dx = grid[None, None, :] - centre[:, 0, None, None]
     dy = grid[None, :, None] - centre[:, 1, None, None]
-    angle = (scene.angle + scene.spin * times)[:, None, None]
+    angle = (UPRIGHT[scene.shape] + scene.spin * times)[:, None, None]
     x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
     cover = (0.5 - distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
     top, bottom = scene.greys
