@@ -71,11 +71,13 @@ def share(num: int) -> str:
     tokens, phases = dit.pack(x, section.positions, history)
     text, vec = torch.randn(1, 60, spec.width), F.silu(torch.randn(1, spec.width))
     attend, both = dit.attend(None, {}), torch.cat([tokens, text], 1)
+    double, single = dit.transformer_blocks[0], dit.single_transformer_blocks[0]
+    parts = {block: [layer(vec) for layer in block.modulations] for block in (double, single)}
     times = rounds(
         {
             "pack": lambda: dit.pack(x, section.positions, history),
-            "double": lambda: dit.transformer_blocks[0](tokens, text, vec, phases, attend),
-            "single": lambda: dit.single_transformer_blocks[0](both, vec, phases, attend),
+            "double": lambda: double(tokens, text, parts[double], phases, attend),
+            "single": lambda: single(both, parts[single], phases, attend),
         },
         num,
     )

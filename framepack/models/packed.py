@@ -18,6 +18,7 @@ from ..nn.rope import Phases, Rope, join
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of
 from ..packing.history import ContextGroup
 from ..units import BASE, Kernel
+from .constants import NOTHING_KEPT, Constants
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]  # a block as the host's patches see it
 EVERY = slice(None)
@@ -55,7 +56,11 @@ class PackedDiT(nn.Module):
         raise NotImplementedError
 
     def pack(
-        self, x: Tensor, positions: Sequence[int] | None, history: Sequence[ContextGroup]
+        self,
+        x: Tensor,
+        positions: Sequence[int] | None,
+        history: Sequence[ContextGroup],
+        constants: Constants = NOTHING_KEPT,
     ) -> tuple[Tensor, Phases]:
         """Tokens ``b l d`` and phases of history and section; x ``b c t h w``, positions ``t`` latent frame indices.
 
@@ -66,10 +71,20 @@ class PackedDiT(nn.Module):
         if len(positions) != num_lat_frames:
             raise LatentSizeError(f"{len(positions)} positions came for a section of {num_lat_frames} latent frames")
         x = pad_to(x, (BASE.t, BASE.h, BASE.w))
-        here = self.spec.rope.grid(torch.tensor(positions, device=x.device), x.shape[3] // BASE.h, x.shape[4] // BASE.w)
         section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
-        tokens = [*(self.clean_x_embedder.tokens(group) for group in history), section]
-        return torch.cat(tokens, 1), join([*(phases_of(self.spec.rope, group) for group in history), here])
+        shape = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
+        before = constants.keep(
+            "history", shape, [g.latents for g in history], lambda: list(map(self.clean_x_embedder.tokens, history)), 2
+        )
+        place = (tuple(positions), x.shape[3:], shape, x.device)
+        phases = constants.keep("phases", place, (), lambda: self.phases(x, positions, history))
+        return torch.cat([*before, section], 1), phases
+
+    def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
+        """Phases of the tokens that `pack` makes of a history and a section ``b c t h w``, padded to whole tokens."""
+        height, width = x.shape[3] // BASE.h, x.shape[4] // BASE.w
+        here = self.spec.rope.grid(torch.tensor(positions, device=x.device), height, width)
+        return join([*(phases_of(self.spec.rope, group) for group in history), here])
 
     def attend(self, mask: Tensor | None, options: Mapping[str, Any]) -> Callable[..., Tensor]:
         """Attention over q, k, v ``b n l e``, with a key mask and the host's options."""

@@ -5,7 +5,7 @@ Dims: b batch, l tokens, d width, n heads, e head dim. `x` are picture tokens, `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from ..packed import EVERY
 from .spec import HunyuanSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
+Parts = Sequence[Sequence[Tensor]]  # of each of a block's modulations its shifts, scales and gates, each b d
 
 
 class Conditioning(nn.Module):
@@ -95,10 +96,15 @@ class DoubleBlock(nn.Module):
         self.ff = FeedForward(make, d, d * spec.mlp_ratio)
         self.ff_context = FeedForward(make, d, d * spec.mlp_ratio)
 
-    def forward(self, x: Tensor, text: Tensor, vec: Tensor, phases: Phases, attend: Attend) -> tuple[Tensor, Tensor]:
-        """x ``b l d``, text ``b l' d``, vec ``b d`` (activated) -> x and text."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.norm1(vec)
-        t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp = self.norm1_context(vec)
+    @property
+    def modulations(self) -> tuple[Modulation, ...]:
+        """The layers whose parts the forward takes."""
+        return self.norm1, self.norm1_context
+
+    def forward(self, x: Tensor, text: Tensor, parts: Parts, phases: Phases, attend: Attend) -> tuple[Tensor, Tensor]:
+        """x ``b l d``, text ``b l' d``, parts of the modulations, each ``b d`` -> x and text."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = parts[0]
+        t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp = parts[1]
         out = attend_jointly(
             attend,
             self.attn.picture(modulated_norm(x, shift, scale), phases),
@@ -123,12 +129,17 @@ class SingleBlock(nn.Module):
         self.proj_mlp = make.linear(d, d * spec.mlp_ratio)
         self.proj_out = make.linear(d * (1 + spec.mlp_ratio), d)
 
-    def forward(self, x: Tensor, vec: Tensor, phases: Phases, attend: Attend, read: slice = EVERY) -> Tensor:
+    @property
+    def modulations(self) -> tuple[Modulation, ...]:
+        """The layers whose parts the forward takes."""
+        return (self.norm,)
+
+    def forward(self, x: Tensor, parts: Parts, phases: Phases, attend: Attend, read: slice = EVERY) -> Tensor:
         """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned.
 
         Gives the tokens that are read, which all others are seen by.
         """
-        shift, scale, gate = self.norm(vec)
+        ((shift, scale, gate),) = parts
         normed = modulated_norm(x, shift, scale)
         q, k, v = self.attn.picture(normed, phases, read)
         out = attend(*(y.transpose(1, 2) for y in (q, k, v)))

@@ -21,8 +21,9 @@ from ...nn.rope import Phases
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
+from ..constants import PartsOf, constants_of
 from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid, through
-from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
+from .blocks import Conditioning, DoubleBlock, Parts, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
 
@@ -91,20 +92,44 @@ class HunyuanDiT(PackedDiT):
         image ``b l image_dim``. Raises LatentSizeError where positions and frames disagree.
         """
         options = transformer_options or {}
+        constants = constants_of(options)
         context, attention_mask = trim(context, attention_mask)
-        tokens, phases = self.pack(x, positions, history)
-        vec = F.silu(self.time_text_embed(timestep, y, guidance))
-        words = key_mask(attention_mask, context.shape[1])
-        text = self.context_embedder(context, timestep, attention_mask, self.attend(words, options))
+        tokens, phases = self.pack(x, positions, history, constants)
+        parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
+        text = self.refined(context, attention_mask, timestep, options)
         if image is not None and self.spec.image_dim:
-            text = torch.cat([self.image_projection(image), text], 1)
+            seen = constants.keep("image", None, (image,), lambda: self.image_projection(image))
+            text = torch.cat([seen, text], 1)
         mask = key_mask(attention_mask, tokens.shape[1] + text.shape[1])
         t, h, w = section_grid(x)
-        tokens = self.run_blocks(tokens, text, vec, phases, self.attend(mask, options), options, t * h * w)
-        scale, shift = self.norm_out(vec)
+        tokens = self.run_blocks(tokens, text, parts_of, phases, self.attend(mask, options), options, t * h * w)
+        scale, shift = parts_of(self.norm_out)
         out = self.proj_out(modulated_norm(tokens, shift, scale))
         out = rearrange(out, "b (t h w) (c ph pw) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
         return out[..., : x.shape[3], : x.shape[4]]
+
+    @property
+    def modulations(self) -> list[Modulation]:
+        """Every layer that depends on nothing but timestep, guidance and pooled text."""
+        blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
+        return [*(layer for block in blocks for layer in block.modulations), self.norm_out]
+
+    def activated(self, timestep: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
+        """What the modulations take, ``b d``."""
+        return F.silu(self.time_text_embed(timestep, y, guidance))
+
+    def refined(self, context: Tensor, mask: Tensor | None, timestep: Tensor, options: Mapping[str, Any]) -> Tensor:
+        """Word tokens ``b l d``, refined; kept for each of the run's noise levels."""
+        constants = constants_of(options)
+        level = constants.level(timestep)
+        kept: dict[float, Tensor] = constants.keep("words", constants.levels, (context, mask), dict)
+        if level in kept:
+            return kept[level]
+        attend = self.attend(key_mask(mask, context.shape[1]), options)
+        text = self.context_embedder(context, timestep, mask, attend)
+        if level in constants.levels:
+            kept[level] = text
+        return text
 
     @property
     def patchify(self) -> nn.Module:
@@ -115,7 +140,7 @@ class HunyuanDiT(PackedDiT):
         self,
         x: Tensor,
         text: Tensor,
-        vec: Tensor,
+        parts_of: PartsOf,
         phases: Phases,
         attend: Any,
         options: Mapping[str, Any],
@@ -127,8 +152,9 @@ class HunyuanDiT(PackedDiT):
         """
 
         def double(i: int, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-            run = partial(_double, self.transformer_blocks[i], phases=phases, attend=attend)
-            out = replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": vec, "pe": phases})
+            block = self.transformer_blocks[i]
+            run, parts = partial(_double, block, phases=phases, attend=attend), _parts(block, parts_of)
+            out = replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": parts, "pe": phases})
             return out["img"], out["txt"]
 
         after_first, text = double(0, x, text)
@@ -143,7 +169,8 @@ class HunyuanDiT(PackedDiT):
             for i, block in enumerate(self.single_transformer_blocks):
                 read = read_of(options, "single_block", i, section) if i == last else EVERY
                 run = partial(_single, block, phases=phases, attend=attend, read=read)
-                x = replaced(options, "single_block", i, run)({"img": x, "vec": vec, "pe": phases})["img"]
+                parts = _parts(block, parts_of)
+                x = replaced(options, "single_block", i, run)({"img": x, "vec": parts, "pe": phases})["img"]
             return x if x.shape[1] == num_read else x[:, section]
 
         return through(options, x, after_first, rest)
@@ -179,6 +206,11 @@ def key_mask(mask: Tensor | None, num_tokens: int) -> Tensor | None:
     if mask is None:
         return None
     return F.pad(mask, (num_tokens - mask.shape[1], 0), value=True)[:, None, None]
+
+
+def _parts(block: DoubleBlock | SingleBlock, parts_of: PartsOf) -> Parts:
+    """A block's shifts, scales and gates, looked up outside of it: what is compiled sees tensors alone."""
+    return tuple(parts_of(layer) for layer in block.modulations)
 
 
 def _double(block: DoubleBlock, args: dict[str, Any], phases: Phases, attend: Any) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""What the forwards of a run have in common is computed once: modulations, refined words, phases, history tokens.
+
+A run brings a `Constants` in the transformer options; without one, under autograd and in a graph that is being
+compiled everything is computed afresh, by the same code. What is kept is found by the values that it was made from, so
+tensors may be new ones at each step, as the host's are, or written over.
+
+Dims: b batch, d width, m noise levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..nn.layers import Modulation
+
+T = TypeVar("T")
+PartsOf = Callable[[Modulation], Sequence[Tensor]]  # a layer's shifts, scales and gates, each b d
+KEY = "framepack_constants"  # where the transformer options hold a run's
+MOST = 4  # prompts, each with and without guidance, that are remembered at a time
+SINGLES = 32  # noise levels that a solver asks for between those of the run
+
+
+class Memo:
+    """The last few results, each with copies of the tensors that it was made from."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self.held: list[tuple[Hashable, tuple[Tensor | None, ...], Any]] = []
+
+    def get(self, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T]) -> T:
+        """What `make` gave for this key and tensors of these values, or what it gives now."""
+        for i, (known, copies, value) in enumerate(self.held):
+            if known == key and len(copies) == len(tensors) and all(map(_same, copies, tensors)):
+                self.held.append(self.held.pop(i))
+                return value
+        value = make()
+        self.held.append((key, tuple(None if t is None else t.clone() for t in tensors), value))
+        del self.held[: -self.most]
+        return value
+
+
+class Store:
+    """Memos by the kind of what they hold. It outlives a run, so that the next section finds the prompt's."""
+
+    def __init__(self) -> None:
+        self.memos: dict[str, Memo] = {}
+
+    def memo(self, kind: str, most: int) -> Memo:
+        """The memo of a kind."""
+        return self.memos.setdefault(kind, Memo(most))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.memos.clear()
+
+
+class Constants:
+    """One run's view of a store: its noise levels as timesteps, and which weights the model has meanwhile."""
+
+    def __init__(self, store: Store | None = None, levels: Iterable[float] = (), weights: Hashable = None):
+        self.store, self.levels, self.weights = store, tuple(levels), weights
+
+    def keep(
+        self, kind: str, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T], most: int = MOST
+    ) -> T:
+        """What `make` gives, once for each key and values of the tensors."""
+        if self.store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return make()
+        return self.store.memo(kind, most).get((self.weights, key), tensors, make)
+
+    def level(self, timestep: Tensor) -> float | None:
+        """The one noise level of a batch ``b``; None where there are several, or nothing is kept."""
+        if self.store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        first, *others = timestep.tolist()
+        return first if all(other == first for other in others) else None
+
+    def modulation(
+        self, layers: Sequence[Modulation], timestep: Tensor, tensors: Sequence[Tensor | None], vec: Callable
+    ) -> PartsOf:
+        """What layers make of `vec` at a timestep ``b``, from a table of the run's noise levels.
+
+        `vec(timestep, *tensors)` gives ``b d`` and is called with a batch of levels, each with the tensors' own batch.
+        """
+        level = self.level(timestep)
+        if level is None:
+            return computed(vec(timestep, *tensors))
+        known = level in self.levels
+        levels = self.levels if known else (level,)
+        kind, most = ("modulation", MOST) if known else ("modulation between", SINGLES)
+
+        def table() -> Mapping[Modulation, Tensor]:
+            times = timestep.new_tensor(levels).repeat_interleave(len(timestep))
+            return tabulated(layers, vec(times, *(_repeated(t, len(levels)) for t in tensors)), len(levels))
+
+        values, row = self.keep(kind, levels, (timestep[:0], *tensors), table, most), levels.index(level)
+        return lambda layer: values[layer][row].chunk(layer.parts, -1)
+
+
+NOTHING_KEPT = Constants()
+
+
+def constants_of(options: Mapping[str, Any]) -> Constants:
+    """A run's constants from the transformer options."""
+    return options.get(KEY, NOTHING_KEPT)
+
+
+def computed(vec: Tensor) -> PartsOf:
+    """Each layer asked for its parts of vec ``b d``, when they are needed."""
+    return lambda layer: layer(vec)
+
+
+def tabulated(layers: Iterable[Modulation], vec: Tensor, num_levels: int) -> dict[Modulation, Tensor]:
+    """Every layer's output ``m b parts*d`` for vec ``m*b d``. A layer's weights are needed once, for all levels."""
+    return {layer: layer.linear(vec).unflatten(0, (num_levels, -1)) for layer in layers}
+
+
+def _repeated(x: Tensor | None, num: int) -> Tensor | None:
+    return None if x is None else x.repeat(num, *[1] * (x.ndim - 1))
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """The same values of the same kind in the same place; NaN is never the same."""
+    if one is None or other is None:
+        return one is other
+    return (one.dtype, one.device, one.shape) == (other.dtype, other.device, other.shape) and torch.equal(one, other)
