@@ -12,7 +12,7 @@ from .types import CATEGORY
 
 
 class FramePackStepCache(io.ComfyNode):
-    """Skips the blocks of steps that hardly change anything."""
+    """Skips steps whose outcome the steps before tell."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,17 +21,18 @@ class FramePackStepCache(io.ComfyNode):
             node_id="FramePackStepCache",
             display_name="FramePack Step Cache",
             category=CATEGORY,
-            description="Reuses what all but the first block did, where the first block's residual has hardly changed. "
+            description="Skips the model where its denoised latents move evenly and the steps before tell the next. "
             "Kept apart for the positive and the negative pass, and begun anew at each section.",
             inputs=[
                 io.Model.Input("model", tooltip="From LoadFramePackModel."),
                 io.Float.Input(
                     "threshold",
-                    default=0.1,
+                    default=0.3,
                     min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Relative change below which a step is skipped; 0 skips none and changes no bit.",
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Most that the latents may drift over skipped steps, in percent; 0 skips none and changes "
+                    "no bit. About 1.6 times as fast at 0.3, twice at 0.5.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with the cache.")],

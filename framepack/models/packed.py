@@ -1,4 +1,4 @@
-"""What every backbone shares: packed tokens and their phases, the host's hooks around blocks, and the step cache.
+"""What every backbone shares: packed tokens and their phases, and the host's hooks around blocks.
 
 Dims: b batch, c channels, t h w latent grid, l tokens, d width. Picture tokens stand in the order history, section.
 """
@@ -91,17 +91,6 @@ class PackedDiT(nn.Module):
         return partial(self.attention, mask=mask, transformer_options=options)
 
 
-def through(options: Mapping[str, Any], x: Tensor, after_first: Tensor, rest: Callable[[Tensor], Tensor]) -> Tensor:
-    """All blocks after the first, or what a step cache has kept of them.
-
-    Picture tokens ``b l d`` in; out come the section's, the last ones, as `rest` gives them.
-    """
-    cache = options.get("framepack_step_cache")
-    if cache is None:
-        return rest(after_first)
-    return cache.run(tuple(options.get("cond_or_uncond", ())), _is_final(options), x, after_first, rest)
-
-
 def replaced(options: Mapping[str, Any], kind: str, index: int, run: Run) -> Run:
     """A block's run, or what the host's patches put in its place."""
     replacement = options.get("patches_replace", {}).get("dit", {}).get((kind, index))
@@ -119,9 +108,3 @@ def section_grid(x: Tensor) -> tuple[int, int, int]:
     """Tokens of a section ``b c t h w`` along time, height and width."""
     t, h, w = x.shape[2:]
     return t, -(-h // BASE.h), -(-w // BASE.w)
-
-
-def _is_final(options: Mapping[str, Any]) -> bool:
-    """Is this the last step? By the run's noise levels and the present one, which the host passes along."""
-    levels, now = options.get("sample_sigmas"), options.get("sigmas")
-    return levels is not None and now is not None and len(levels) > 1 and bool(now[0] <= levels[-2])

@@ -1,59 +1,96 @@
-"""A step cache by the first block: where its residual has hardly changed, the other blocks' residual is reused.
+"""A step cache by extrapolation: where the denoised latents move evenly, the next ones are guessed and no block runs.
 
-The rule needs no calibration (first-block caching). State belongs to one run over one section's noise levels, and is
-kept apart for the positive and the negative pass. The first step and the last are always computed.
+Over the noise levels sigma each pass draws a curve of denoised latents x0(sigma). A skipped step takes x0 from the
+straight line through the last two computed steps. It is off by no more than about ``|dx0/dsigma| (last - sigma)``, and
+the solver's step down to the level `below` moves the latents by that times ``(sigma - below) / sigma``. Steps are
+skipped as long as the sum of these, the drift, stays under the threshold. Chosen by measurement: docs/step-cache.md.
 
-Dims: b batch, l tokens, d width.
+Dims: p passes stacked in the batch, b batch, c channels, t h w latent grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ..errors import FramePackError
 
 
-@dataclass(slots=True)
-class _Kept:
-    first: Tensor  # the first block's residual, of the last step that was computed
-    rest: Tensor  # what all other blocks added to the tokens that are read
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """The last computed step of a pass. `slope` is dx0/dsigma since the one before, `speed` its size over x0's."""
+
+    sigma: float
+    x0: Tensor
+    slope: Tensor | None = None
+    speed: float = math.inf
+
+    def then(self, sigma: float, x0: Tensor) -> _Computed:
+        """The step computed after this one; a solver may ask for a level twice, which adds nothing to the slope."""
+        if sigma == self.sigma:
+            return replace(self, x0=x0)
+        if sigma > self.sigma or x0.shape != self.x0.shape:
+            return _Computed(sigma, x0)
+        slope = (x0 - self.x0) / (sigma - self.sigma)
+        return _Computed(sigma, x0, slope, float(slope.norm() / x0.norm().clamp_min(1e-12)))
+
+    def at(self, sigma: float) -> Tensor:
+        """The guess of x0 at a lower level."""
+        assert self.slope is not None, "two steps come before the first guess"
+        return torch.add(self.x0, self.slope, alpha=sigma - self.sigma)
 
 
 @dataclass(slots=True)
 class StepCache:
-    """One run's cache. `threshold` bounds the relative change of the first block's residual; 0 computes every step."""
+    """The cache of one run over the noise levels `sigmas`, highest first.
+
+    `threshold` is the most that the latents may drift over steps skipped in a row, in percent of their size; 0 computes
+    every step. The first two steps and the last are always computed. Passes (positive, negative) have states of their
+    own and are skipped together. Raises FramePackError for a threshold that cannot be.
+    """
 
     threshold: float
+    sigmas: Sequence[float]
     computed: int = 0
     skipped: int = 0
-    _kept: dict[Hashable, _Kept] = field(default_factory=dict)
+    _passes: dict[Hashable, _Computed] = field(default_factory=dict)
+    _now: float = math.inf  # the level that is decided on
+    _last: float = math.inf  # the level that was computed last
+    _drift: float = 0.0
+    _skips: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise FramePackError(f"a threshold of {self.threshold:g} came; expected 0 to 1, such as 0.1")
+        if not 0 <= self.threshold <= 100:
+            raise FramePackError(f"a threshold of {self.threshold:g} came; expected 0 to 100 percent, such as 0.3")
 
-    def run(
-        self, key: Hashable, final: bool, x: Tensor, after_first: Tensor, rest: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Picture tokens ``b l d`` after all blocks, those that are read: the last ones.
-
-        `key` names the pass; `final` is the last step; `x` went into the first block, `after_first` came out; `rest`
-        runs all other blocks.
-        """
-        first, kept = after_first - x, self._kept.get(key)
-        if kept is not None and not final and kept.first.shape == first.shape and self.threshold:
-            change = (first - kept.first).abs().mean() / kept.first.abs().mean().clamp_min(1e-12)
-            if float(change) < self.threshold:
-                self.skipped += 1
-                return _last(after_first, kept.rest) + kept.rest
-        out = rest(after_first)
-        self.computed += 1
-        self._kept[key] = _Kept(first, out - _last(after_first, out))
+    def run(self, keys: Sequence[Hashable], sigma: float, compute: Callable[[], Tensor]) -> Tensor:
+        """Denoised latents ``(p b) c t h w`` of the passes that `keys` name, computed or guessed."""
+        if not self.threshold:
+            self.computed += len(keys)
+            return compute()
+        if sigma != self._now:
+            self._decide(sigma)
+        if self._skips and all(key in self._passes and self._passes[key].sigma == self._last for key in keys):
+            self.skipped += len(keys)
+            return torch.cat([self._passes[key].at(sigma) for key in keys])
+        out = compute()
+        self.computed += len(keys)
+        for key, x0 in zip(keys, out.chunk(len(keys)), strict=True):
+            before = self._passes.get(key)
+            self._passes[key] = before.then(sigma, x0) if before else _Computed(sigma, x0)
         return out
 
-
-def _last(x: Tensor, like: Tensor) -> Tensor:
-    return x[:, x.shape[1] - like.shape[1] :]
+    def _decide(self, sigma: float) -> None:
+        """Is the step at this level skipped, in every pass?"""
+        self._now, self._skips = sigma, False
+        speed = max((c.speed for c in self._passes.values() if c.sigma == self._last), default=math.inf)
+        if sigma > self.sigmas[-2] and sigma < self._last:
+            below = max(level for level in self.sigmas if level < sigma)
+            self._drift += 100 * speed * (self._last - sigma) * (sigma - below) / sigma
+            self._skips = self._drift < self.threshold
+        if not self._skips:
+            self._last, self._drift = sigma, 0.0

@@ -14,7 +14,6 @@ from framepack.errors import LatentSizeError
 from framepack.models.backbones import backbone_of, backbones
 from framepack.packing.history import gather
 from framepack.plan import Section
-from framepack.sampling.step_cache import StepCache
 from framepack.schedule import parse
 from framepack.sections import make_plan
 from tests.backbones import SMALL, Small
@@ -104,16 +103,6 @@ def test_the_history_is_seen_and_without_it_the_model_is_the_plain_one(small: Sm
 def test_a_size_that_patches_do_not_divide_comes_back_as_it_was(small: Small):
     x = torch.randn(2, 16, 3, 5, 7)
     assert small.run(MODELS[small.name], x).shape == x.shape
-
-
-@each
-def test_a_step_cache_at_zero_changes_nothing_and_at_one_reuses(small: Small):
-    model, x = MODELS[small.name], torch.randn(1, 16, 2, 4, 4)
-    plain, exact, reusing = small.run(model, x), StepCache(0), StepCache(1)
-    for _ in range(2):
-        assert torch.equal(small.run(model, x, framepack_step_cache=exact), plain)
-        assert torch.allclose(small.run(model, x, framepack_step_cache=reusing), plain, atol=1e-4)
-    assert (exact.computed, exact.skipped, reusing.skipped) == (2, 0, 1)
 
 
 @each

@@ -22,7 +22,7 @@ from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
 from ..constants import PartsOf, constants_of
-from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid, through
+from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
 from .blocks import Conditioning, DoubleBlock, Parts, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
@@ -148,7 +148,7 @@ class HunyuanDiT(PackedDiT):
     ) -> Tensor:
         """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
 
-        The host's block replacements and a step cache count.
+        The host's block replacements count.
         """
 
         def double(i: int, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,23 +157,17 @@ class HunyuanDiT(PackedDiT):
             out = replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": parts, "pe": phases})
             return out["img"], out["txt"]
 
-        after_first, text = double(0, x, text)
-
-        def rest(x: Tensor) -> Tensor:
-            said = text
-            for i in range(1, len(self.transformer_blocks)):
-                x, said = double(i, x, said)
-            num = x.shape[1]
-            x = torch.cat([x, said], 1)
-            section, last = slice(num - num_read, num), len(self.single_transformer_blocks) - 1
-            for i, block in enumerate(self.single_transformer_blocks):
-                read = read_of(options, "single_block", i, section) if i == last else EVERY
-                run = partial(_single, block, phases=phases, attend=attend, read=read)
-                parts = _parts(block, parts_of)
-                x = replaced(options, "single_block", i, run)({"img": x, "vec": parts, "pe": phases})["img"]
-            return x if x.shape[1] == num_read else x[:, section]
-
-        return through(options, x, after_first, rest)
+        for i in range(len(self.transformer_blocks)):
+            x, text = double(i, x, text)
+        num = x.shape[1]
+        x = torch.cat([x, text], 1)
+        section, last = slice(num - num_read, num), len(self.single_transformer_blocks) - 1
+        for i, block in enumerate(self.single_transformer_blocks):
+            read = read_of(options, "single_block", i, section) if i == last else EVERY
+            run = partial(_single, block, phases=phases, attend=attend, read=read)
+            parts = _parts(block, parts_of)
+            x = replaced(options, "single_block", i, run)({"img": x, "vec": parts, "pe": phases})["img"]
+        return x if x.shape[1] == num_read else x[:, section]
 
     @torch.no_grad()
     def init_weights(self) -> None:

@@ -22,7 +22,7 @@ from ...nn.rope import Phases, part, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid, through
+from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
 from .spec import WanSpec
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
@@ -217,7 +217,7 @@ class WanDiT(PackedDiT, Table):
     ) -> Tensor:
         """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
 
-        The host's block replacements and a step cache count.
+        The host's block replacements count.
         """
         attend = self.attend(None, options)
         section, last = slice(x.shape[1] - num_read, x.shape[1]), len(self.blocks) - 1
@@ -226,12 +226,9 @@ class WanDiT(PackedDiT, Table):
             run = partial(_run, self.blocks[i], image=image, phases=phases, attend=attend, read=read)
             return replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": vec, "pe": phases})["img"]
 
-        def rest(x: Tensor) -> Tensor:
-            for i in range(1, len(self.blocks)):
-                x = block(i, x, read_of(options, "double_block", i, section) if i == last else EVERY)
-            return x if x.shape[1] == num_read else x[:, section]
-
-        return through(options, x, block(0, x), rest)
+        for i in range(len(self.blocks)):
+            x = block(i, x, read_of(options, "double_block", i, section) if i == last else EVERY)
+        return x if x.shape[1] == num_read else x[:, section]
 
 
 def _run(
