@@ -16,13 +16,14 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 
 from ...framepack.digest import UnkeyableError, digest
+from .aside import KEY as CONSTANTS
 from .loading import IDENTITY
 from .step_cache import KEY as STEP_CACHE
 
 FORMAT = 1  # to be raised when the same inputs come to give other latents
 SOLVER = "framepack_solver"  # attribute of a sampler function of ours: its solver's name
 # What may be done to a patcher besides patches; each must be empty.
-EMPTY = ("hook_patches", "injections", "additional_models", "weight_wrapper_patches", "callbacks", "current_hooks")
+EMPTY = ("hook_patches", "injections", "additional_models", "weight_wrapper_patches", "current_hooks")
 OPTIONS = ("disable_cfg1_optimization",)  # model options that are plain values
 
 
@@ -34,6 +35,8 @@ def model_parts(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
     for name in EMPTY:
         if _holds(getattr(model, name, None)):
             raise UnkeyableError(f"the model has {name.replace('_', ' ')}")
+    if _holds([key for held in model.callbacks.values() for key, given in held.items() if given and key != CONSTANTS]):
+        raise UnkeyableError("the model has callbacks")
     dit = model.model.diffusion_model
     return {
         "identity": identity,

@@ -23,6 +23,7 @@ from ...framepack.errors import CheckpointError
 from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
+from .aside import keep_constants, set_aside
 from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ def load_model(
     # The host's quantized layers make their weights while they are filled, so they must be on a device.
     model = config.get_model({}, device=torch.device("meta") if config.layer_quant_config is None else offload)
     model.diffusion_model.attention = attend
+    patcher_class = comfy.model_patcher.ModelPatcher
+    if not disable_dynamic:
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    if patcher_class is comfy.model_patcher.ModelPatcher and operations is None:  # dynamic VRAM needs no such help
+        set_aside(model.diffusion_model)
     expected = {k: tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
     checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
     weights = checkpoint.tensors()
@@ -68,10 +74,8 @@ def load_model(
     progress = comfy.utils.ProgressBar(2 * len(weights))
     digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
     _fill(model, _in_dtype(weights, config, backbone, progress))
-    patcher_class = comfy.model_patcher.ModelPatcher
-    if not disable_dynamic:
-        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
     patcher = patcher_class(model, load_device=device, offload_device=offload)
+    keep_constants(patcher)
     patcher.set_attachments(IDENTITY, digest)
     patcher.set_attachments(ORDER, order_of(checkpoint.name, order))
     options = (weight_dtype, attention, order, operations)

@@ -22,6 +22,7 @@ from ...nn.rope import Phases, part, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
+from ..constants import constants_of
 from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
 from .spec import WanSpec
 
@@ -127,14 +128,15 @@ class Conditioning(nn.Module):
         if spec.image_dim is not None:
             self.image_embedder = _ImageEmbedder(make, spec.image_dim, spec.width)
 
-    def forward(
-        self, timestep: Tensor, text: Tensor, image: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """timestep ``b`` -> its embedding ``b d`` and the blocks' ``b 6 d``; text and image tokens ``b l d``."""
-        time = self.time_embedder(sinusoid(timestep).to(text))
-        vec = self.time_proj(F.silu(time)).unflatten(-1, (6, -1))
+    def time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """timestep ``b`` -> its embedding ``b d`` and the blocks' ``b 6 d``."""
+        time = self.time_embedder(sinusoid(timestep).to(dtype))
+        return time, self.time_proj(F.silu(time)).unflatten(-1, (6, -1))
+
+    def tokens(self, text: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Text and image tokens ``b l d``."""
         seen = self.image_embedder(image) if image is not None and hasattr(self, "image_embedder") else None
-        return time, vec, self.text_embedder(text), seen
+        return self.text_embedder(text), seen
 
 
 class WanDiT(PackedDiT, Table):
@@ -176,8 +178,10 @@ class WanDiT(PackedDiT, Table):
         """
         options = transformer_options or {}
         history = [replace(group, latents=self.with_known(group.latents, known=True)) for group in history]
-        tokens, phases = self.pack(self.with_known(x, known=False), positions, history)
-        time, vec, text, seen = self.condition_embedder(timestep, context, image)
+        constants, embedder = constants_of(options), self.condition_embedder
+        tokens, phases = self.pack(self.with_known(x, known=False), positions, history, constants)
+        time, vec = embedder.time(timestep, context.dtype)
+        text, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
         t, h, w = section_grid(x)
         tokens = self.run_blocks(tokens, text, seen, vec, phases, options, t * h * w)
         shift, scale = self.modulation(time[:, None])

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from ....framepack.checkpoints import builtin
 from ....framepack.errors import FramePackError
+from ....framepack.models.constants import KEY, NOTHING_KEPT, Constants
 from ....framepack.packing.history import ContextGroup
 from ....framepack.units import BASE
+from ..aside import KEY as ASIDE
+from ..aside import weights_of
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -79,6 +82,20 @@ class PackedModel:
         flow = comfy.model_base.ModelType.FLOW
         comfy.model_base.BaseModel.__init__(self, model_config, flow, device=device, unet_model=make)
         self.memory_usage_factor_conds = ("history",)
+
+    def apply_model(self, x: Tensor, t: Tensor, *args: Any, transformer_options: Any = None, **kwargs: Any) -> Tensor:
+        """The host's, which denoises x at sigma t; what is constant in the run is kept."""
+        options = {**(transformer_options or {}), KEY: self.constants(transformer_options or {})}
+        return super().apply_model(x, t, *args, transformer_options=options, **kwargs)
+
+    def constants(self, options: Mapping[str, Any]) -> Constants:
+        """The run's: its noise levels are the sampler's, its weights those that the patcher has put in place."""
+        patcher, sigmas = getattr(self, "current_patcher", None), options.get("sample_sigmas")
+        weights = weights_of(patcher)
+        if weights is None:
+            return NOTHING_KEPT
+        levels = () if sigmas is None else self.model_sampling.timestep(sigmas[:-1]).float().tolist()
+        return Constants(patcher.get_attachment(ASIDE), levels, weights)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """The host's, and positions, history and image embedding of the section. Raises FramePackError."""

@@ -6,6 +6,7 @@ import sys
 
 import comfy.clip_vision
 import comfy.ops
+import comfy.patcher_extension
 import torch
 
 
@@ -52,4 +53,43 @@ class StandInOperations:
         return {"ui": {"text": (kind,)}}
 
 
-NODE_CLASS_MAPPINGS = {"StandInVision": StandInVision, "StandInOperations": StandInOperations}
+class StandInModel:
+    """A MODEL that keeps nothing over steps, or all of whose layers the host takes off the device before it samples."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "change"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"model": ("MODEL",), "plain": ("BOOLEAN", {}), "offload": ("BOOLEAN", {})}}
+
+    def change(self, model, plain, offload):
+        model = model.clone()
+        if plain:
+            model.remove_attachments("framepack_constants")
+        if offload:
+            on_load = comfy.patcher_extension.CallbacksMP.ON_PRE_RUN
+            model.add_callback_with_key(on_load, "tests", lambda patcher: patcher.partially_unload("cpu", 1e32))
+        return (model,)
+
+
+class StandInResident:
+    """What the host counts as the model's size on the device, and its parameters' bytes."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "count"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"model": ("MODEL",)}}
+
+    def count(self, model):
+        held = sum(p.numel() * p.element_size() for p in model.model.diffusion_model.parameters())
+        return {"ui": {"text": (str(model.clone().model_size()), str(held))}}
+
+
+NODES = (StandInVision, StandInOperations, StandInModel, StandInResident)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
