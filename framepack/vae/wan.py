@@ -4,7 +4,7 @@ Dims: b batch, c channels, t frames, h w picture, z latent channels (16).
 Pixels ``b 3 t h w`` in [-1, 1], t = 4n + 1; latents ``b 16 n+1 h/8 w/8``.
 
 Time is causal: frame 0 is coded alone, and every later group of four frames becomes one latent. A whole
-clip is coded at once here; `framepack.vae.stream` codes it piece by piece with the same result.
+clip is coded at once here; `framepack.vae.stream` decodes it piece by piece with the same result.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class AttentionBlock(nn.Module):
         return x + rearrange(self.proj(out), "(b t) c h w -> b c t h w", b=b)
 
 
-def _per_frame(module: nn.Module, x: Tensor) -> Tensor:
+def per_frame(module: nn.Module, x: Tensor) -> Tensor:
+    """A module of pictures ``b c h w`` over each frame of x ``b c t h w``."""
     frames = module(rearrange(x, "b c t h w -> (b t) c h w"))
     return rearrange(frames, "(b t) c h w -> b c t h w", b=x.shape[0])
 
@@ -115,11 +116,16 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``b c 2n+1 h w`` -> ``b c n+1 h/2 w/2`` (temporal) or ``b c 2n+1 h/2 w/2``."""
-        x = _per_frame(self.resample, x)
+        x = per_frame(self.resample, x)
         if not hasattr(self, "time_conv") or x.shape[2] == 1:
             return x
         rest = F.conv3d(x, self.time_conv.weight, self.time_conv.bias, stride=(2, 1, 1))
         return torch.cat([x[:, :, :1], rest], 2)
+
+
+def double_time(x: Tensor) -> Tensor:
+    """x ``b 2c t h w`` -> ``b c 2t h w``: a frame's channels become two frames."""
+    return rearrange(x, "b (s c) t h w -> b c (t s) h w", s=2)
 
 
 class Upsample(nn.Module):
@@ -137,9 +143,8 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x ``b c n+1 h w`` -> ``b c/2 2n+1 2h 2w`` (temporal) or ``b c/2 n+1 2h 2w``."""
         if hasattr(self, "time_conv") and x.shape[2] > 1:
-            pairs = rearrange(self.time_conv(x[:, :, 1:]), "b (s c) t h w -> b c (t s) h w", s=2)
-            x = torch.cat([x[:, :, :1], pairs], 2)
-        return _per_frame(self.resample, x)
+            x = torch.cat([x[:, :, :1], double_time(self.time_conv(x[:, :, 1:]))], 2)
+        return per_frame(self.resample, x)
 
 
 def _middle(channels: int) -> nn.Sequential:

@@ -1,0 +1,120 @@
+"""Decoding a video of three sections: every latent once against the reference's windows; Wan's stream against a whole.
+
+python -m benchmarks.decode [--rounds N]
+
+The windows: as each section of the inverted order is finished, its latents and as many after them, 18 (19 in the last,
+which has the start latent), are decoded and blended over 33 frames into what there was. A decode of either kind goes
+through diffusers' HunyuanVideo VAE, narrow and with random weights, whose own tiles in time are 5 latents every 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from framepack.training.generate import Builtin
+from framepack.units import pixel_frames
+from framepack.vae.stream import WanStream
+from framepack.vae.tiles import TileStream, decode_tiled
+from framepack.vae.wan import WanVAE
+from tools.shim.sitecustomize import mend_torchvision
+
+from .timing import RESULTS, circumstances, ratio, rounds, shown
+
+SECTION, SECTIONS = 9, 3
+NUM_LAT_FRAMES = SECTION * SECTIONS + 1
+BLENDED = pixel_frames(SECTION)
+GRID = (8, 8)  # latent height and width
+
+
+def hunyuan_vae() -> torch.nn.Module:
+    """diffusers' HunyuanVideo VAE, 32 to 128 channels wide where the released one has 128 to 512."""
+    mend_torchvision()
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanVideo(block_out_channels=(32, 64, 128, 128), layers_per_block=1)
+    return vae.eval().requires_grad_(False)
+
+
+def streamed(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+    """Frames of latents that come section by section."""
+    stream = TileStream(decode)
+    pieces = latents.split((SECTION + 1, *[SECTION] * (SECTIONS - 1)), 2)
+    return torch.cat([*(frames for piece in pieces for frames in stream.push(piece)), *stream.flush()], 2)
+
+
+def windowed(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+    """The reference's way: the last section first, each next one decoded with what lies behind it."""
+    video = decode(latents[:, :, -SECTION:])
+    for first in (SECTION + 1, 0):
+        window = decode(latents[:, :, first : first + 2 * SECTION + (first == 0)])
+        weight = torch.linspace(1, 0, BLENDED)[:, None, None]
+        over = weight * window[:, :, -BLENDED:] + (1 - weight) * video[:, :, :BLENDED]
+        video = torch.cat([window[:, :, :-BLENDED], over, video[:, :, BLENDED:]], 2)
+    return video
+
+
+@torch.no_grad()
+def hunyuan(num: int) -> list[str]:
+    """Rows: time over the windows' and the difference from one full decode."""
+    vae = hunyuan_vae()
+    torch.manual_seed(1)
+    latents = torch.randn(1, 16, NUM_LAT_FRAMES, *GRID)
+
+    def tile(x: Tensor) -> Tensor:
+        return vae.decoder(vae.post_quant_conv(x))
+
+    def own(x: Tensor) -> Tensor:
+        return vae.decode(x).sample
+
+    ours, full = streamed(tile, latents), own(latents)
+    assert windowed(own, latents).shape == full.shape
+    error = float((ours - full).abs().max())
+    one = float((ours - decode_tiled(tile, latents)).abs().max())
+    times = rounds({"ours": lambda: streamed(tile, latents), "windows": lambda: windowed(own, latents)}, num)
+    return [
+        f"| HunyuanVideo, 3 sections: each once / windows | 0.63 | {shown(ratio(times, 'ours', 'windows'), 3)} |",
+        f"| pushed by section, greatest difference from one full decode by the grid | 1e-6 | {one:.0e} |",
+        f"| the same from diffusers' own full decode | 1e-6 | {error:.0e} |",
+    ]
+
+
+@torch.no_grad()
+def wan(num: int) -> list[str]:
+    """Rows: the stream's time over a whole decode's and the difference, on the built-in VAE."""
+    vae = Builtin.load().vae
+    torch.manual_seed(1)
+    latents = torch.randn(1, 16, NUM_LAT_FRAMES, *GRID)
+
+    def by_sections(vae: WanVAE = vae) -> Tensor:
+        stream = WanStream(vae)
+        return torch.cat([stream.push(piece) for piece in latents.split(SECTION, 2)], 2)
+
+    error = float((by_sections() - vae.decode(latents)).abs().max())
+    times = rounds({"stream": by_sections, "whole": lambda: vae.decode(latents)}, num)
+    return [
+        f"| Wan, 3 sections: stream by section / whole | - | {shown(ratio(times, 'stream', 'whole'), 3)} |",
+        f"| greatest difference from a whole decode | 1e-6 | {error:.0e} |",
+    ]
+
+
+def main() -> None:
+    """Command line; prints and writes benchmarks/results/decode.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    rows = [*hunyuan(args.rounds), *wan(args.rounds)]
+    head = f"# Decoding\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
+    text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "decode.md").write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
