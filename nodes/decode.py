@@ -31,8 +31,7 @@ class FramePackVAEDecode(io.ComfyNode):
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any) -> io.NodeOutput:
         """Decode."""
-        images = vae.decode(samples["samples"])  # b t h w c
-        return io.NodeOutput(images.flatten(0, 1) if images.ndim == 5 else images)
+        return io.NodeOutput(host.decoded(vae, samples["samples"]).flatten(0, 1))  # b n h w c -> n h w c
 
 
 class FramePackVideo(io.ComfyNode):
@@ -45,8 +44,8 @@ class FramePackVideo(io.ComfyNode):
             node_id="FramePackVideo",
             display_name="FramePack Video",
             category=CATEGORY,
-            description="Latents to VIDEO. With a Wan VAE it is decoded while SaveVideo writes it, so that memory does "
-            "not grow with its length.",
+            description="Latents to VIDEO, decoded while SaveVideo writes it, so that memory does not grow with its "
+            "length.",
             inputs=[
                 io.Latent.Input("samples", tooltip="The video's latents, from SectionSampler."),
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),

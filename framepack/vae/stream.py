@@ -7,7 +7,6 @@ All that is computed of one frame but the causal convolutions is its own, so the
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .wan import CausalConv3d, ResidualBlock, Upsample, WanVAE, double_time, per_frame
@@ -43,16 +42,24 @@ class WanStream:
         return self._convolved(module, x) if isinstance(module, CausalConv3d) else module(x)
 
     def _convolved(self, conv: CausalConv3d, x: Tensor) -> Tensor:
-        reach = conv.kernel_size[0] - 1
-        past = self._past.get(conv)
-        seen = F.pad(x, (0, 0, 0, 0, reach, 0)) if past is None else torch.cat([past, x], 2)
-        self._past[conv] = seen[:, :, -reach:].clone()  # a view would hold all of the piece
+        reach, past = conv.kernel_size[0] - 1, self._past.get(conv)
+        recent = x[:, :, -reach:]
+        if recent.shape[2] < reach:
+            recent = torch.cat([self._before(x, reach) if past is None else past, recent], 2)[:, :, -reach:]
+        self._past[conv] = recent.clone()  # a view would hold all of the piece
         return conv(x, past)
+
+    @staticmethod
+    def _before(x: Tensor, reach: int) -> Tensor:
+        """What lies before a video's first frame."""
+        return torch.zeros_like(x[:, :, :1]).expand(-1, -1, reach, -1, -1)
 
     def _upsampled(self, module: Upsample, x: Tensor) -> Tensor:
         """The video's first frame stays one; every later one becomes two."""
         if hasattr(module, "time_conv"):
-            alone, rest = (x[:, :, :0], x) if self._begun else (x[:, :, :1], x[:, :, 1:])
-            doubled = [double_time(self._convolved(module.time_conv, rest))] if rest.shape[2] else []
-            x = torch.cat([alone, *doubled], 2)
+            first = 0 if self._begun else 1
+            parts = [x[:, :, :first]] if first else []
+            if x.shape[2] > first:
+                parts.append(double_time(self._convolved(module.time_conv, x[:, :, first:])))
+            x = torch.cat(parts, 2)
         return per_frame(module.resample, x)

@@ -3,6 +3,7 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
+from .decoding import decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .images import resize
 from .keeping import section_key, section_store
@@ -30,6 +31,7 @@ __all__ = [
     "section_key",
     "section_store",
     "apply_lora",
+    "decoded",
     "describe",
     "find_model",
     "list_models",

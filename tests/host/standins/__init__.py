@@ -9,6 +9,8 @@ import comfy.ops
 import comfy.patcher_extension
 import torch
 
+from .vae import StandInNoise, StandInVAE
+
 
 class StandInVision:
     """A CLIP_VISION_OUTPUT of the released model's number of tokens."""
@@ -91,5 +93,5 @@ class StandInResident:
         return {"ui": {"text": (str(model.clone().model_size()), str(held))}}
 
 
-NODES = (StandInVision, StandInOperations, StandInModel, StandInResident)
+NODES = (StandInVision, StandInOperations, StandInModel, StandInResident, StandInVAE, StandInNoise)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

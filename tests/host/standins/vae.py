@@ -1,0 +1,60 @@
+"""HunyuanVideo's VAE as the host builds it, but narrow and with random weights."""
+
+from __future__ import annotations
+
+import comfy.sd
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+
+SIZES = {
+    "double_z": True,
+    "z_channels": 16,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+    "conv3d": True,
+    "time_compress": 4,
+}
+
+
+class StandInVAE:
+    """A VAE whose group norms span time."""
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {}}
+
+    def load(self):
+        shapes = {key: value.shape for key, value in AutoencoderKL(ddconfig=SIZES, embed_dim=16).state_dict().items()}
+        draw = torch.Generator().manual_seed(0)
+        weights = {k: torch.randn(s, generator=draw) / max(s[1:].numel(), 1) ** 0.5 for k, s in shapes.items()}
+        vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": SIZES, "embed_dim": 16}})
+        vae.latent_dim, vae.latent_channels = 3, 16
+        vae.upscale_ratio, vae.upscale_index_formula = (lambda t: max(0, 4 * t - 3), 8, 8), (4, 8, 8)
+        vae.memory_used_decode = lambda shape, dtype: 1500 * shape[2:].numel() * 4 * 8 * 8 * 4
+        return (vae,)
+
+
+class StandInNoise:
+    """Random latents of another's shape."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "draw"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"samples": ("LATENT",)}}
+
+    def draw(self, samples):
+        shape = samples["samples"].shape
+        return ({"samples": torch.randn(shape, generator=torch.Generator().manual_seed(0))},)
