@@ -33,7 +33,8 @@ class LoadFramePackModel(io.ComfyNode):
                     default="default",
                     optional=True,
                     tooltip="default keeps the file's, or what the host prefers if that is smaller. fp8 halves bf16; "
-                    "norms, embeddings, modulations and the last layer stay out of it.",
+                    "norms, embeddings, modulations and the last layer stay out of it. fp8_e4m3fn_scaled has a scale "
+                    "for each row of a matrix and is the most exact of them.",
                 ),
                 io.Combo.Input(
                     "attention",

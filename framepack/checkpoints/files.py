@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .detect import strip_prefix
+from .fp8 import SCALE, to_rows
 
 INDEX = ".safetensors.index.json"
 HEAD = 4096  # bytes of each tensor that its identity is made from
@@ -127,9 +128,19 @@ def identity(name: str, weights: Mapping[str, Tensor], each: Callable[[], None] 
 
 
 def cast(
-    weights: Mapping[str, Tensor], dtype: torch.dtype, keep: Callable[[str], bool]
+    weights: Mapping[str, Tensor], dtype: torch.dtype, keep: Callable[[str], bool], by_rows: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in another dtype, one by one; those to `keep` stay as they are."""
+    """Tensors in another dtype, one by one; those to `keep` stay as they are.
+
+    `by_rows` gives float8 with a scale for each row, which follows its weight.
+    """
     for key, tensor in weights.items():
         floating = tensor.is_floating_point() and tensor.numel() > 0
-        yield key, tensor if keep(key) or not floating else tensor.to(dtype)
+        if keep(key) or not floating:
+            yield key, tensor
+        elif by_rows:
+            weight, scales = to_rows(tensor)
+            yield key, weight
+            yield f"{key.removesuffix('weight')}{SCALE}", scales
+        else:
+            yield key, tensor.to(dtype)

@@ -33,14 +33,12 @@ class Memo:
 
     def get(self, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T]) -> T:
         """What `make` gave for this key and tensors of these values, or what it gives now."""
-        for i, (known, copies, value) in enumerate(self.held):
-            if known == key and len(copies) == len(tensors) and all(map(_same, copies, tensors)):
-                self.held.append(self.held.pop(i))
-                return value
-        value = make()
-        self.held.append((key, tuple(None if t is None else t.clone() for t in tensors), value))
-        del self.held[: -self.most]
-        return value
+        entry = next((held for held in self.held if held[0] == key and _alike(held[1], tensors)), None)
+        if entry is None:
+            entry = key, tuple(None if t is None else t.clone() for t in tensors), make()
+        # Put in place at once, so that the host's threads, one for each device, may share it.
+        self.held = [*(held for held in self.held if held is not entry), entry][-self.most :]
+        return entry[2]
 
 
 class Store:
@@ -93,12 +91,13 @@ class Constants:
         levels = self.levels if known else (level,)
         kind, most = ("modulation", MOST) if known else ("modulation between", SINGLES)
 
-        def table() -> Mapping[Modulation, Tensor]:
+        def table() -> list[Tensor]:
             times = timestep.new_tensor(levels).repeat_interleave(len(timestep))
             return tabulated(layers, vec(times, *(_repeated(t, len(levels)) for t in tensors)), len(levels))
 
         values, row = self.keep(kind, levels, (timestep[:0], *tensors), table, most), levels.index(level)
-        return lambda layer: values[layer][row].chunk(layer.parts, -1)
+        of = dict(zip(layers, values, strict=True))
+        return lambda layer: of[layer][row].chunk(layer.parts, -1)
 
 
 NOTHING_KEPT = Constants()
@@ -114,13 +113,17 @@ def computed(vec: Tensor) -> PartsOf:
     return lambda layer: layer(vec)
 
 
-def tabulated(layers: Iterable[Modulation], vec: Tensor, num_levels: int) -> dict[Modulation, Tensor]:
+def tabulated(layers: Iterable[Modulation], vec: Tensor, num_levels: int) -> list[Tensor]:
     """Every layer's output ``m b parts*d`` for vec ``m*b d``. A layer's weights are needed once, for all levels."""
-    return {layer: layer.linear(vec).unflatten(0, (num_levels, -1)) for layer in layers}
+    return [layer.linear(vec).unflatten(0, (num_levels, -1)) for layer in layers]
 
 
 def _repeated(x: Tensor | None, num: int) -> Tensor | None:
     return None if x is None else x.repeat(num, *[1] * (x.ndim - 1))
+
+
+def _alike(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    return len(some) == len(others) and all(map(_same, some, others))
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

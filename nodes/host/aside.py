@@ -67,7 +67,8 @@ def keep_constants(patcher: comfy.model_patcher.ModelPatcher) -> None:
     if aside:
         size = comfy.model_management.module_size
         patcher.size = size(patcher.model) - sum(map(size, aside.values()))
-        patcher.add_callback_with_key(kinds.ON_LOAD, KEY, patch_aside)
+    # In any case: a clone without dynamic VRAM takes over the callbacks and gets a model whose layers are aside.
+    patcher.add_callback_with_key(kinds.ON_LOAD, KEY, patch_aside)
 
 
 def layers_aside(dit: nn.Module) -> dict[str, Aside]:

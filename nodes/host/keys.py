@@ -45,6 +45,7 @@ def model_parts(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
         "options": _options(model.model_options),
         "wrappers": _wrappers(model),
         "dtypes": [dit.dtype, getattr(model.model, "manual_cast_dtype", None), model.load_device.type],
+        "layers": getattr(model.model.model_config.custom_operations, "__qualname__", None),
         "attention": [dit.attention.__qualname__, optimized_attention.__qualname__],
         "versions": [FORMAT, torch.__version__],
     }

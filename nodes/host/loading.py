@@ -19,11 +19,13 @@ from torch import Tensor
 from ...framepack.checkpoints import builtin
 from ...framepack.checkpoints.detect import known, looks_like, without_prefix
 from ...framepack.checkpoints.files import Checkpoint, cast, identity
+from ...framepack.checkpoints.fp8 import SCALE
 from ...framepack.errors import CheckpointError
 from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
 from .aside import keep_constants, set_aside
+from .fp8 import RowOperations
 from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,9 @@ DTYPES = {
     "fp32": torch.float32,
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
+    "fp8_e4m3fn_scaled": torch.float8_e4m3fn,
 }
+BY_ROWS = "fp8_e4m3fn_scaled"  # one scale for each row of a matrix
 SCALED = "scaled_fp8"  # marks a file of scaled fp8; writers leave its own values as memory held them, often NaN
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -57,6 +61,13 @@ def load_model(
     checkpoint = Checkpoint.open(path)
     backbone = _backbone(checkpoint)
     config = _config(checkpoint, backbone, operations)
+    if _is_scaled(config) and weight_dtype == BY_ROWS:
+        raise CheckpointError(f"{checkpoint.name}: its weights have scales already; load it with weight_dtype default.")
+    if any(key.endswith(SCALE) for key in checkpoint.shapes):  # saved by rows; asked for another, scales stay with it
+        config.custom_operations = RowOperations
+        weight_dtype = BY_ROWS if weight_dtype == "default" else weight_dtype
+    if weight_dtype == BY_ROWS:
+        config.custom_operations = RowOperations
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     _set_dtypes(config, checkpoint, DTYPES[weight_dtype], device)
     # The host's quantized layers make their weights while they are filled, so they must be on a device.
@@ -132,18 +143,28 @@ def _set_dtypes(config: PackedConfig, checkpoint: Checkpoint, asked: torch.dtype
     config.set_inference_dtype(dtype, compute)
 
 
+def _is_scaled(config: PackedConfig) -> bool:
+    """Do the layers take their weights as the file has them: scaled in it, or another pack's?"""
+    return bool(config.scaled_fp8 is not None or config.layer_quant_config is not None or config.custom_operations)
+
+
 def _in_dtype(weights: dict[str, Tensor], config: PackedConfig, backbone: Backbone, progress: Any) -> dict[str, Tensor]:
     """Weights in the model's dtype, where that is another than theirs; fp8 only where it may be."""
-    dtype = config.unet_config["dtype"]
-    quantized = config.scaled_fp8 is not None or config.layer_quant_config is not None or config.custom_operations
+    dtype, rows = config.unet_config["dtype"], config.custom_operations is RowOperations
+    as_they_are = _is_scaled(config) and not rows
 
     def keep(key: str) -> bool:
-        return bool(quantized) or weights[key].dtype == dtype or (dtype in FP8 and not backbone.in_fp8.fullmatch(key))
+        return (
+            as_they_are
+            or key.endswith(SCALE)
+            or weights[key].dtype == dtype
+            or (dtype in FP8 and not backbone.in_fp8.fullmatch(key))
+        )
 
     found = {}
-    for key, tensor in cast(weights, dtype, keep):
+    for key, tensor in cast(weights, dtype, keep, rows and dtype == DTYPES[BY_ROWS]):
         found[key] = tensor
-        progress.update(1)
+        progress.update(not key.endswith(SCALE))
     return found
 
 
@@ -177,6 +198,8 @@ def describe(patcher: comfy.model_patcher.ModelPatcher, name: str) -> str:
     """What was found in a file, in a line."""
     dit = patcher.model.diffusion_model
     dtype = str(dit.dtype).removeprefix("torch.")
+    if patcher.model.model_config.custom_operations is RowOperations:
+        dtype += " with a scale for each row"
     lacking = ", ".join(str(kernel) for kernel in LAYER_NAMES if kernel not in dit.spec.kernels)
     return (
         f"{name}: {dit.spec.blocks_said} blocks, {dit.spec.width} wide, kernels "

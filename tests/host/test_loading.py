@@ -17,6 +17,7 @@ from tests.host.conftest import Graph
 from tools.client import QueueError
 from tools.host import REPO, Host
 
+ROWS = "fp8_e4m3fn_scaled"
 BUILTIN = REPO / "framepack" / "assets" / "diffusion_models" / "framepack_shapes_dit.safetensors"
 IN_BLOCKS = ("attn.to", "attn.add", "ff.net", "ff_context.net", "proj_mlp", "blocks.0.proj_out", "blocks.1.proj_out")
 
@@ -149,6 +150,48 @@ def test_weights_are_cast_when_it_is_asked_for(host: Host, expected, dtype: str,
     got, said = sampled(host, BUILTIN.name, f"cast_{dtype}", weight_dtype=dtype)
     assert relative(got, expected) <= bound
     assert {"fp32": "float32", "bf16": "bfloat16"}.get(dtype, dtype.replace("fp8", "float8")) in said
+
+
+def test_a_scale_for_each_row_is_nearer_than_plain_fp8(host: Host, folder: Path, weights, metadata):
+    """Small weights, as a released model has them: most are below what plain fp8 can tell from zero."""
+    small = {k: v.float() / (16 if k.endswith("weight") and v.ndim == 2 else 1) for k, v in weights.items()}
+    save_file(small, folder / "small.safetensors", metadata)
+    exact, _ = sampled(host, "small.safetensors", "small")
+    plain, _ = sampled(host, "small.safetensors", "small_plain", weight_dtype="fp8_e4m3fn")
+    scaled, said = sampled(host, "small.safetensors", "small_scaled", weight_dtype="fp8_e4m3fn_scaled")
+    assert "float8_e4m3fn with a scale for each row" in said
+    assert 0 < relative(scaled, exact) < 0.5 * relative(plain, exact)
+
+
+def test_scaled_rows_take_a_lora_and_are_saved_with_their_scales(host: Host, folder: Path, weights, metadata):
+    layer = "transformer_blocks.1.attn.to_q"
+    out, inner = weights[f"{layer}.weight"].shape
+    torch.manual_seed(1)
+    down, up = torch.randn(4, inner) * 0.2, torch.randn(out, 4) * 0.2
+    loras = host.base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, loras / "rows.safetensors")
+    merged = {k: v.float() for k, v in weights.items()}
+    merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + up @ down
+    save_file(merged, folder / "merged_rows.safetensors", metadata)
+    by_hand, _ = sampled(host, "merged_rows.safetensors", "rows_by_hand", weight_dtype=ROWS)
+    without, _ = sampled(host, BUILTIN.name, "rows_without", weight_dtype=ROWS)
+    graph = Graph()
+    model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype=ROWS)
+    model = graph.add("FramePackLoraLoader", model=model, lora_name="rows.safetensors", strength=1.0)
+    graph.add("ModelSave", model=model, filename_prefix="rows")
+    graph.queue(host)
+    (file,) = sorted((host.base / "output").glob("rows_*.safetensors"))[-1:]
+    save_file(load_file(file), folder / "rows.safetensors", metadata)
+    got, said = sampled(host, "rows.safetensors", "rows_saved")
+    assert "with a scale for each row" in said
+    assert relative(got, by_hand) < 0.5 * relative(without, by_hand)
+
+
+def test_scaled_weights_are_not_scaled_again(host: Host, folder: Path, weights, metadata):
+    save_file(quantized(weights, torch.float8_e4m3fn), folder / "twice.safetensors", metadata)
+    with pytest.raises(QueueError, match="twice.safetensors: its weights have scales already"):
+        sampled(host, "twice.safetensors", "twice", weight_dtype=ROWS)
 
 
 def test_an_attention_of_ones_choice_gives_the_same(host: Host, expected):
