@@ -1,5 +1,8 @@
 """The floor of a forward pass: its matrix products, convolutions and attention alone, replayed on their own inputs.
 
+Products write into buffers that are there already, one for each shape; convolutions and attention, which take none,
+make their results.
+
 floor = Floor.record(lambda: model(x))
 floor.replay()
 """
@@ -11,21 +14,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-PRODUCTS = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten._scaled_dot_product")
+INTO_BUFFERS = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
+OTHERS = ("aten.convolution", "aten._scaled_dot_product", "aten._fused_sdp", "aten.addmm_.")
 
 
 class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Callable[..., Any], tuple, dict]] = []
+        self.buffers: dict[tuple, Tensor] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001 - torch's signature
         kwargs = kwargs or {}
-        if str(func).startswith(PRODUCTS):
+        out = func(*args, **kwargs)
+        name = str(func)
+        if name.startswith(INTO_BUFFERS):
+            buffer = kwargs.get("out")
+            if buffer is None:
+                buffer = self.buffers.setdefault((out.shape, out.dtype), torch.empty_like(out))
+            self.calls.append((func.overloadpacket.out, args, {**kwargs, "out": buffer}))
+        elif name.startswith(OTHERS):
             self.calls.append((func, args, kwargs))
-        return func(*args, **kwargs)
+        return out
 
 
 @dataclass(slots=True)
@@ -35,11 +48,14 @@ class Floor:
     calls: list[tuple[Callable[..., Any], tuple, dict]] = field(default_factory=list)
 
     @classmethod
-    @torch.no_grad()
     def record(cls, forward: Callable[[], Any]) -> Floor:
-        """Run a forward once and keep its products with their inputs."""
+        """Run a forward once and keep its products with their inputs.
+
+        Autograd is on while it runs, so that pieces which write over their inputs take their plain form, whose
+        products are whole: the model's weights should ask for no gradient.
+        """
         recorder = _Recorder()
-        with recorder:
+        with torch.enable_grad(), recorder:
             forward()
         return cls(recorder.calls)
 

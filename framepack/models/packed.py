@@ -44,6 +44,7 @@ class PackedSpec(Protocol):
 class PackedDiT(nn.Module):
     """A DiT over a packed history and a section. A backbone adds `patchify`, its blocks and `forward`."""
 
+    BLOCKS: tuple[str, ...]  # the names of its lists of blocks
     clean_x_embedder: PackedEmbedding
 
     def __init__(self, spec: PackedSpec, attention: Attention):
@@ -85,6 +86,12 @@ class PackedDiT(nn.Module):
         height, width = x.shape[3] // BASE.h, x.shape[4] // BASE.w
         here = self.spec.rope.grid(torch.tensor(positions, device=x.device), height, width)
         return join([*(phases_of(self.spec.rope, group) for group in history), here])
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile every block in place, for any number of tokens; options are those of torch.compile."""
+        for name in self.BLOCKS:
+            for block in getattr(self, name):
+                block.compile(dynamic=True, **options)
 
     def attend(self, mask: Tensor | None, options: Mapping[str, Any]) -> Callable[..., Tensor]:
         """Attention over q, k, v ``b n l e``, with a key mask and the host's options."""

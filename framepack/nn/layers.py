@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fused import alone, gelu_tanh
+
 NORM_EPS = 1e-6
 
 Activation = Callable[[Tensor], Tensor]
@@ -50,13 +52,6 @@ class Factory:
         return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """GELU in its tanh form; written over x where autograd does not look, so x must be the caller's own."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.gelu(x, approximate="tanh")
-    return torch.ops.aten.gelu_(x, approximate="tanh")
-
-
 def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
     """values ``b`` -> ``b channels``: cosines, then sines, of frequencies from 1 down to 1/10000."""
     half = channels // 2
@@ -67,24 +62,14 @@ def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm of x ``b l d``, then ``* (1 + scale) + shift``, each ``b d``; one kernel at batch 1."""
-    if x.shape[0] == 1 and not torch.is_grad_enabled():
+    if x.shape[0] == 1 and alone():
         return F.layer_norm(x, x.shape[-1:], (1 + scale[0]).to(x.dtype), shift[0].to(x.dtype), NORM_EPS)
     return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale[:, None]) + shift[:, None]
 
 
 def gated_sum(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """``x + gate * y`` in one pass; x and y ``b l d``, gate ``b d``."""
-    return torch.addcmul(x, gate[:, None], y)
-
-
-def beside_gelu(x: Tensor, y: Tensor) -> Tensor:
-    """x ``b l d`` and the tanh GELU of y ``b l d'`` side by side; written in place where autograd does not look."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return torch.cat([x, gelu_tanh(y)], -1)
-    out = x.new_empty(*x.shape[:2], x.shape[2] + y.shape[2])
-    out[..., : x.shape[2]].copy_(x)
-    torch.ops.aten.gelu.out(y, approximate="tanh", out=out[..., x.shape[2] :])
-    return out
+    """``x + gate * y`` in one pass; x and y ``b l d``, gate ``b d``. Alone it is written over y, the caller's own."""
+    return torch.addcmul(x, gate[:, None], y, out=y if alone() and y.dtype == x.dtype else None)
 
 
 class Embedder(nn.Module):

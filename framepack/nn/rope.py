@@ -88,6 +88,6 @@ def _turned_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _joined(x: Tensor, turned: Tensor) -> Tensor:
     """The turned first tokens of x and its other ones; in place they are together already."""
-    if turned.data_ptr() == x.data_ptr():
+    if not torch.compiler.is_compiling() and turned.data_ptr() == x.data_ptr():
         return x
     return torch.cat([turned, x[:, turned.shape[1] :]], 1)

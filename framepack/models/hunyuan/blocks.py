@@ -7,21 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.layers import (
-    Embedder,
-    Factory,
-    FeedForward,
-    Modulation,
-    beside_gelu,
-    gated_sum,
-    modulated_norm,
-    sinusoid,
-)
-from ...nn.rope import Phases, part, rotate
+from ...nn.fused import Stream, by_rows, gelu_tanh, linear_of_two, side_by_side
+from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gated_sum, modulated_norm, sinusoid
+from ...nn.rope import Phases, part
 from ..packed import EVERY
 from .spec import HunyuanSpec
 
@@ -64,25 +55,29 @@ class JointAttention(nn.Module):
             self.norm_added_q, self.norm_added_k = make.rms_norm(spec.head_dim), make.rms_norm(spec.head_dim)
             self.to_add_out = make.linear(d, d)
 
-    def picture(self, x: Tensor, phases: Phases | None, read: slice = EVERY) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v ``b l n e`` of x, q of the tokens that are read; q and k normed, turned if there are phases."""
-        asked = (self.to_q, x[:, read]), (self.to_k, x), (self.to_v, x)
-        q, k, v = (proj(y).unflatten(-1, (self.heads, -1)) for proj, y in asked)
-        if hasattr(self, "norm_q"):
-            q, k = self.norm_q(q), self.norm_k(k)
-        return (q, k, v) if phases is None else (rotate(q, part(phases, read)), rotate(k, phases), v)
+    def picture(self, x: Tensor, phases: Phases | None, read: slice = EVERY) -> tuple[Stream, Stream, Stream]:
+        """What makes q, k, v of x ``b l d``, q of the tokens that are read; q and k normed, turned by the phases."""
+        norms = (self.norm_q, self.norm_k) if hasattr(self, "norm_q") else (None, None)
+        turned = phases and part(phases, read)
+        return (
+            Stream(x[:, read], self.to_q, norms[0], turned),
+            Stream(x, self.to_k, norms[1], phases),
+            Stream(x, self.to_v),
+        )
 
-    def words(self, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v ``b l n e`` of the text stream."""
-        projections = (self.add_q_proj, self.add_k_proj, self.add_v_proj)
-        q, k, v = (proj(text).unflatten(-1, (self.heads, -1)) for proj in projections)
-        return self.norm_added_q(q), self.norm_added_k(k), v
+    def words(self, text: Tensor) -> tuple[Stream, Stream, Stream]:
+        """What makes q, k, v of the text stream ``b l d``."""
+        return (
+            Stream(text, self.add_q_proj, self.norm_added_q),
+            Stream(text, self.add_k_proj, self.norm_added_k),
+            Stream(text, self.add_v_proj),
+        )
 
-
-def attend_jointly(attend: Attend, *streams: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Attention over several streams' q, k, v ``b l n e`` side by side -> ``b l d``."""
-    q, k, v = (torch.cat(parts, 1).transpose(1, 2) for parts in zip(*streams, strict=True))  # b n l e
-    return attend(q, k, v)
+    def attended(self, attend: Attend, *streams: tuple[Stream, Stream, Stream]) -> Tensor:
+        """Attention over the q, k, v of one or two streams side by side -> ``b l d``."""
+        q, k, v = (side_by_side(self.heads, *parts).transpose(1, 2) for parts in zip(*streams, strict=True))
+        del streams  # and with them the tokens that they were made of
+        return attend(q, k, v)
 
 
 class DoubleBlock(nn.Module):
@@ -105,17 +100,25 @@ class DoubleBlock(nn.Module):
         """x ``b l d``, text ``b l' d``, parts of the modulations, each ``b d`` -> x and text."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = parts[0]
         t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp = parts[1]
-        out = attend_jointly(
+        out = self.attn.attended(
             attend,
             self.attn.picture(modulated_norm(x, shift, scale), phases),
             self.attn.words(modulated_norm(text, t_shift, t_scale)),
         )
         seen, said = out.split([x.shape[1], text.shape[1]], 1)
-        x = gated_sum(x, gate, self.attn.to_out[0](seen))
-        text = gated_sum(text, t_gate, self.attn.to_add_out(said))
-        x = gated_sum(x, gate_mlp, self.ff(modulated_norm(x, shift_mlp, scale_mlp)))
-        text = gated_sum(text, t_gate_mlp, self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp)))
-        return x, text
+
+        def picture(x: Tensor, seen: Tensor) -> Tensor:
+            x = gated_sum(x, gate, self.attn.to_out[0](seen))
+            return gated_sum(x, gate_mlp, self.ff(modulated_norm(x, shift_mlp, scale_mlp)))
+
+        def words(text: Tensor, said: Tensor) -> Tensor:
+            text = gated_sum(text, t_gate, self.attn.to_add_out(said))
+            return gated_sum(text, t_gate_mlp, self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp)))
+
+        return (
+            by_rows(picture, x, seen, layers=(self.attn.to_out, self.ff)),
+            by_rows(words, text, said, layers=(self.attn.to_add_out, self.ff_context)),
+        )
 
 
 class SingleBlock(nn.Module):
@@ -140,10 +143,13 @@ class SingleBlock(nn.Module):
         Gives the tokens that are read, which all others are seen by.
         """
         ((shift, scale, gate),) = parts
-        normed = modulated_norm(x, shift, scale)
-        q, k, v = self.attn.picture(normed, phases, read)
-        out = attend(*(y.transpose(1, 2) for y in (q, k, v)))
-        return gated_sum(x[:, read], gate, self.proj_out(beside_gelu(out, self.proj_mlp(normed[:, read]))))
+        out = self.attn.attended(attend, self.attn.picture(modulated_norm(x, shift, scale), phases, read))
+
+        def both(x: Tensor, seen: Tensor) -> Tensor:
+            inner = gelu_tanh(self.proj_mlp(modulated_norm(x, shift, scale)))
+            return gated_sum(x, gate, linear_of_two(self.proj_out, seen, inner))
+
+        return by_rows(both, x[:, read], out, layers=(self.proj_mlp, self.proj_out))
 
 
 class RefinerBlock(nn.Module):
@@ -160,8 +166,8 @@ class RefinerBlock(nn.Module):
     def forward(self, text: Tensor, vec: Tensor, attend: Attend) -> Tensor:
         """text ``b l d`` -> the same shape."""
         gate, gate_mlp = self.norm_out(vec)
-        q, k, v = (y.transpose(1, 2) for y in self.attn.picture(self.norm1(text), None))
-        text = gated_sum(text, gate, self.attn.to_out[0](attend(q, k, v)))
+        out = self.attn.attended(attend, self.attn.picture(self.norm1(text), None))
+        text = gated_sum(text, gate, self.attn.to_out[0](out))
         return gated_sum(text, gate_mlp, self.ff(self.norm2(text)))
 
 

@@ -49,6 +49,8 @@ class _ImageProjection(nn.Module):
 class HunyuanDiT(PackedDiT):
     """Predicts the velocity of a section from its noisy latents, its packed history and the prompt."""
 
+    BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+
     def __init__(
         self,
         spec: HunyuanSpec,

@@ -17,8 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
-from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
-from ...nn.rope import Phases, part, rotate
+from ...nn.fused import Stream, by_rows, gelu_tanh, side_by_side
+from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, modulated_norm, sinusoid
+from ...nn.rope import Phases, part
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
@@ -54,25 +55,26 @@ class WanAttention(nn.Module):
 
     def within(self, x: Tensor, phases: Phases, attend: Attend, read: slice) -> Tensor:
         """Self-attention over x ``b l d``, turned by the phases; gives the tokens that are read."""
-        q = rotate(self._heads(self.norm_q(self.to_q(x[:, read]))), part(phases, read))
-        k = rotate(self._heads(self.norm_k(self.to_k(x))), phases)
-        return self.to_out[0](_attended(attend, q, k, self._heads(self.to_v(x))))
-
-    def across(self, x: Tensor, text: Tensor, image: Tensor | None, attend: Attend) -> Tensor:
-        """Cross-attention of x ``b l d`` to text and image tokens, each ``b l' d``, added up."""
-        q = self._heads(self.norm_q(self.to_q(x)))
-        out = _attended(attend, q, self._heads(self.norm_k(self.to_k(text))), self._heads(self.to_v(text)))
-        if image is not None:
-            k, v = self.norm_added_k(self.add_k_proj(image)), self.add_v_proj(image)
-            out = out + _attended(attend, q, self._heads(k), self._heads(v))
+        out = self._attended(
+            attend,
+            Stream(x[:, read], self.to_q, self.norm_q, part(phases, read), across=True),
+            Stream(x, self.to_k, self.norm_k, phases, across=True),
+            Stream(x, self.to_v),
+        )
         return self.to_out[0](out)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+    def over(self, x: Tensor, text: Tensor, image: Tensor | None, attend: Attend) -> Tensor:
+        """Cross-attention of x ``b l d`` to text and image tokens, each ``b l' d``, added up."""
+        q = Stream(x, self.to_q, self.norm_q, across=True)
+        k, v = Stream(text, self.to_k, self.norm_k, across=True), Stream(text, self.to_v)
+        out = self._attended(attend, q, k, v)
+        if image is not None:
+            k, v = Stream(image, self.add_k_proj, self.norm_added_k, across=True), Stream(image, self.add_v_proj)
+            out = out + self._attended(attend, q, k, v)
+        return self.to_out[0](out)
 
-
-def _attended(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    def _attended(self, attend: Attend, *streams: Stream) -> Tensor:
+        return attend(*(side_by_side(self.heads, stream).transpose(1, 2) for stream in streams))
 
 
 class WanBlock(Table):
@@ -100,8 +102,12 @@ class WanBlock(Table):
         """x ``b l d``, text and image ``b l' d``, vec ``b 6 d`` -> the tokens of x that are read, seeing all."""
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self.modulation(vec)
         x = gated_sum(x[:, read], gate, self.attn1.within(modulated_norm(x, shift, scale), phases, attend, read))
-        x = x + self.attn2.across(self.norm2(x), text, image, attend)
-        return gated_sum(x, gate_ffn, self.ffn(modulated_norm(x, shift_ffn, scale_ffn)))
+        x = x + self.attn2.over(self.norm2(x), text, image, attend)
+
+        def inner(x: Tensor) -> Tensor:
+            return gated_sum(x, gate_ffn, self.ffn(modulated_norm(x, shift_ffn, scale_ffn)))
+
+        return by_rows(inner, x, layers=(self.ffn,))
 
 
 class _ImageEmbedder(nn.Module):
@@ -141,6 +147,8 @@ class Conditioning(nn.Module):
 
 class WanDiT(PackedDiT, Table):
     """Predicts the velocity of a section from its noisy latents, its packed history, the prompt and an image."""
+
+    BLOCKS = ("blocks",)
 
     def __init__(
         self,
