@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.packing.history import ContextGroup
@@ -51,24 +52,24 @@ def inputs(case: Case) -> dict[str, Tensor]:
     return {name: torch.randn(shape).to(case.dtype) for name, shape in shapes.items()}
 
 
-class Pair:
-    """Both models of a case and what they are given."""
+class Ours:
+    """The packed model of a case with random weights, and what it is given."""
 
-    def __init__(self, case: Case):
-        self.given = inputs(case)
+    def __init__(self, case: Case, device: str = "cpu", operations: Any = nn):
+        self.case, self.given = case, {k: x.to(device) for k, x in inputs(case).items()}
         sizes = {"heads": case.heads, "double_blocks": case.double, "single_blocks": case.single}
-        dit = HunyuanDiT(HunyuanSpec(**sizes, refiner_blocks=1, text_dim=256, pooled_dim=64, image_dim=64))
-        weights = {k: 0.02 * torch.randn_like(v) for k, v in dit.state_dict().items()}
-        dit.load_state_dict(weights)
-        self.dit = dit.to(case.dtype).eval().requires_grad_(False)
-        self.reference = _reference(case, weights)
-        self.level, self.guidance = torch.tensor([500.0]).to(case.dtype), torch.tensor([10_000.0]).to(case.dtype)
+        spec = HunyuanSpec(**sizes, refiner_blocks=1, text_dim=256, pooled_dim=64, image_dim=64)
+        dit = HunyuanDiT(spec, operations=operations, dtype=case.dtype, device=device)
+        self.dit = dit.eval().requires_grad_(False)
+        for weight in self.dit.parameters():
+            weight.normal_(std=0.02)
+        self.level, self.guidance = (torch.tensor([x], device=device).to(case.dtype) for x in (500.0, 10_000.0))
         self.history = [
             ContextGroup(kernel=Kernel.short(int(k)), latents=self.given[k], positions=tuple(WHERE[k])) for k in "124"
         ]
 
     def run_ours(self) -> Tensor:
-        """The packed model, with autograd as the caller has set it."""
+        """A forward, with autograd as the caller has set it."""
         text, pooled, image = (self.given[k] for k in ("text", "pooled", "image"))
         return self.dit(
             *(self.given["x"], self.level, text, pooled, self.guidance),
@@ -79,8 +80,16 @@ class Pair:
 
     @torch.no_grad()
     def ours(self) -> Tensor:
-        """The packed model."""
+        """A forward."""
         return self.run_ours()
+
+
+class Pair(Ours):
+    """Both models of a case and what they are given."""
+
+    def __init__(self, case: Case):
+        super().__init__(case)
+        self.reference = _reference(case, self.dit.state_dict())
 
     @torch.no_grad()
     def theirs(self) -> Tensor:
@@ -112,5 +121,5 @@ def _reference(case: Case, weights: dict[str, Tensor]) -> torch.nn.Module:
         image_proj_dim=64,
         has_clean_x_embedder=True,
     )
-    model.load_state_dict(weights)
-    return model.to(case.dtype).eval().requires_grad_(False)
+    model.to(case.dtype).load_state_dict(weights)
+    return model.eval().requires_grad_(False)

@@ -25,8 +25,10 @@ ROWS_ELSEWHERE = 4096
 
 
 def alone() -> bool:
-    """Does nothing look on? Then tensors of one's own may be written over."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    """Does nothing look on, neither autograd nor compiler nor autocast? Then tensors of one's own may be written over."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
 
 
 def resident(*layers: nn.Module) -> bool:

@@ -135,6 +135,14 @@ def test_runs_of_tokens_give_what_all_at_once_give(monkeypatch: pytest.MonkeyPat
     assert calls == [8, 2, 3, 3]
 
 
+def test_under_autocast_the_plain_pieces_run():
+    wide, square = layer(24, 8, torch.float32), layer(8, 8, torch.float32)
+    x, y = torch.randn(1, 5, 8), torch.randn(1, 5, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(linear_of_two(wide, x, y), wide(torch.cat([x, y], -1)))
+        assert side_by_side(2, Stream(x, square), Stream(x, square)).dtype == torch.bfloat16
+
+
 class Casting(torch.nn.Linear):
     """A host's layer, whose weight is a file's and is cast, moved or patched in its forward."""
 

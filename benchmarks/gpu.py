@@ -1,0 +1,150 @@
+"""A step at the released model's width and frame size on CUDA: eager, compiled, fp8, streamed weights.
+
+python -m benchmarks.gpu [--double 4 --single 8] [--rounds N]
+
+Weights are random. Fewer blocks than the released model's 20 and 40 give the same ratios, since blocks of a kind cost
+the same; all of them need about 110 GiB, most of it for the recorded inputs of the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cases import Case, Ours
+from .floor import Floor
+from .timing import RESULTS, circumstances, ratio, rounds, shown
+
+FP8 = torch.float8_e4m3fn
+SMALL = {"heads": 2, "double": 2, "single": 2, "height": 4, "width": 6}  # to see that everything runs, on a CPU
+
+
+class Fp8Linear(nn.Linear):
+    """A linear layer of fp8 weights with a scale for each row; what comes in is scaled for each token."""
+
+    @torch.no_grad()
+    def quantize(self) -> None:
+        """Replace the weights by their fp8 form."""
+        self.weight_scale = self.weight.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / torch.finfo(FP8).max
+        self.weight = nn.Parameter((self.weight.float() / self.weight_scale).to(FP8), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``... inner`` -> ``... outer``, in x's dtype."""
+        flat = x.reshape(-1, x.shape[-1])
+        scale = flat.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / torch.finfo(FP8).max
+        small = (flat.float() / scale).to(FP8)
+        if x.is_cuda:
+            out = torch._scaled_mm(
+                small, self.weight.t(), scale, self.weight_scale.t(), bias=self.bias, out_dtype=x.dtype
+            )
+        else:
+            weight = self.weight.float() * self.weight_scale
+            out = F.linear(small.float() * scale, weight, self.bias.float()).to(x.dtype)
+        return out.unflatten(0, x.shape[:-1])
+
+
+def quantized(model: Ours) -> None:
+    """Replace the weights of the blocks' products by their fp8 form; all else stays."""
+    for name in model.dit.BLOCKS:
+        for block in getattr(model.dit, name):
+            for layer_name, layer in block.named_modules():
+                if isinstance(layer, nn.Linear) and not layer_name.startswith("norm"):
+                    layer.__class__ = Fp8Linear
+                    layer.quantize()
+
+
+class Streamed:
+    """Weights of blocks in pinned memory; each comes to the device while the block before it runs."""
+
+    def __init__(self, blocks: list[nn.Module], device: str):
+        self.blocks, self.device, self.stream = blocks, device, torch.cuda.Stream()
+        self.home = [[p.data.cpu().pin_memory() for p in block.parameters()] for block in blocks]
+        self.ready = [torch.cuda.Event() for _ in blocks]
+        for i, block in enumerate(blocks):
+            self._leave(i)
+            block.register_forward_pre_hook(lambda *_, i=i: self._before(i))
+            block.register_forward_hook(lambda *_, i=i: self._leave(i))
+
+    def _fetch(self, i: int) -> None:
+        with torch.cuda.stream(self.stream):
+            for p, kept in zip(self.blocks[i].parameters(), self.home[i], strict=True):
+                p.data = kept.to(self.device, non_blocking=True)
+            self.ready[i].record(self.stream)
+
+    def _before(self, i: int) -> None:
+        if i == 0:
+            self._fetch(0)
+        torch.cuda.current_stream().wait_event(self.ready[i])
+        for p in self.blocks[i].parameters():
+            p.data.record_stream(torch.cuda.current_stream())
+        if i + 1 < len(self.blocks):
+            self.stream.wait_stream(torch.cuda.current_stream())  # two blocks at most are there at a time
+            self._fetch(i + 1)
+
+    def _leave(self, i: int) -> None:
+        for p, kept in zip(self.blocks[i].parameters(), self.home[i], strict=True):
+            p.data = kept
+
+
+def measure(case: Case, device: str, num: int, backend: str) -> list[str]:
+    """Rows of the table: every way's time over plain eager's, and eager's and the compiled one's over the floor."""
+    model = Ours(case, device)
+    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else SimpleNamespace
+
+    def timed(**ways: Callable[[], Any]) -> dict[str, list[float]]:
+        return rounds({name: lambda run=run: (run(), wait()) for name, run in ways.items()}, num, warmup=2)
+
+    floor, other = Floor.record(model.run_ours), Ours(case, device)
+    other.dit.compile_blocks(backend=backend)
+    times = timed(eager=model.ours, compiled=other.ours, floor=floor.replay)
+    rows = [(a, b, ratio(times, a, b)) for a, b in (("eager", "floor"), ("compiled", "floor"), ("compiled", "eager"))]
+    del floor
+    quantized(other)
+    times = timed(eager=model.ours, fp8=other.ours)
+    rows.append(("fp8, compiled", "eager", ratio(times, "fp8", "eager")))
+    if device == "cuda":
+        other = Ours(case, device)
+        Streamed([block for name in other.dit.BLOCKS for block in getattr(other.dit, name)], device)
+        times = timed(eager=model.ours, streamed=other.ours)
+        rows.append(("streamed weights", "eager", ratio(times, "streamed", "eager")))
+    return [f"| {a} / {b} | {shown(values)} |" for a, b, values in rows]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--double", type=int, default=4)
+    parser.add_argument("--single", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if not (args.small or torch.cuda.is_available()):
+        sys.exit("benchmarks.gpu measures on CUDA, and PyTorch finds no CUDA device here.")
+    sizes = {"heads": 24, "double": args.double, "single": args.single, "height": 60, "width": 104}
+    case = Case(**(SMALL if args.small else sizes), dtype=torch.bfloat16)
+    rows = measure(case, "cpu" if args.small else "cuda", args.rounds, "eager" if args.small else "inductor")
+    where = "a small model on a CPU, which says nothing" if args.small else torch.cuda.get_device_name()
+    head = [
+        "# A step at 480 x 832",
+        "",
+        f"{where}; {circumstances()}",
+        "",
+        "| ratio | median, quartiles |",
+        "|---|---|",
+    ]
+    text = "\n".join([*head, *rows]) + "\n"
+    if not args.small:
+        (RESULTS / "gpu.md").write_text(text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
