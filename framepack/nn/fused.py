@@ -25,7 +25,7 @@ ROWS_ELSEWHERE = 4096
 
 
 def alone() -> bool:
-    """Does nothing look on, neither autograd nor compiler nor autocast? Then tensors of one's own may be written over."""
+    """Does nothing look on, no autograd, compiler or autocast? Then tensors of one's own may be written over."""
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     return not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
