@@ -42,10 +42,11 @@ class Context:
             raise PlanError("a tail group came with a frame that is not there; expected latent frames that are made")
 
     @property
-    def known(self) -> set[int]:
+    def known(self) -> tuple[int, ...]:
         """The frames of the timeline that it looks at."""
-        frames = set(self.frames)
-        return frames if self.tail else {frame for frame in frames if type(frame) is int}  # type: ignore[return-value]
+        if self.tail:  # thousands, and each of them is there
+            return self.frames  # type: ignore[return-value]
+        return tuple(frame for frame in self.frames if type(frame) is int)
 
     def num_tokens(self, height: int, width: int) -> int:
         """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
@@ -283,9 +284,10 @@ class Plan:
 
     def _check_needs(self, section: Section, index: int, maker: Mapping[int, int]) -> None:
         known = section.known
-        if missing := known - maker.keys():
-            raise PlanError(f"section {index} looks at latent frame {min(missing)}, which is not made before it")
-        needs = set(map(maker.__getitem__, known)) - {-1}
+        needs = set(map(maker.get, known)) - {-1}
+        if None in needs:
+            missing = min(known.difference(maker))
+            raise PlanError(f"section {index} looks at latent frame {missing}, which is not made before it")
         if unnamed := needs - set(section.needs):
             raise PlanError(f"section {index} looks at frames of section {min(unnamed)}, which its needs do not name")
         if late := [need for need in section.needs if need >= index]:

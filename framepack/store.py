@@ -8,6 +8,7 @@ that fails is removed and made again. Several processes may share a folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
@@ -17,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,16 @@ class SectionStore:
     _said: set[str] = field(default_factory=set)
 
     def get(self, key: str) -> Tensor | None:
-        """The latents of a key, or None where there are none or they are broken."""
+        """The latents of a key, or None where there are none, they cannot be read, or they are broken."""
         path = self.folder / (key + ENDING)
         try:
-            with safe_open(path, "pt") as file:
-                latents, stated = file.get_tensor("latents"), (file.metadata() or {}).get("sha256")
-            if checksum(latents) != stated:
-                raise SafetensorError("its checksum is wrong")
-        except FileNotFoundError:
+            latents = _checked(path.read_bytes())  # not mapped: what was checked stays as it was
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (SafetensorError, OSError) as fault:
+        except OSError as fault:  # it may be whole: another time it may be read
+            self._say(f"finished sections in {self.folder} cannot be read: {fault.strerror}. The run makes them again.")
+            return None
+        except SafetensorError as fault:
             log.warning("the stored section %s is broken (%s); it is made again", path.name, fault)
             with suppress(OSError):
                 path.unlink()
@@ -70,9 +71,13 @@ class SectionStore:
         except OSError as fault:
             with suppress(OSError):
                 part.unlink()
-            self._say(f"finished sections are not kept: {fault}. The run goes on; free or name a folder to keep them.")
+            self._say(
+                f"finished sections are not kept: {fault.strerror} in {self.folder}. The run goes on; free it, or name "
+                "another folder, to keep them."
+            )
             return False
-        self._make_room(key)
+        with suppress(OSError):  # another process may remove the folder meanwhile
+            self._make_room(key)
         return True
 
     def _sync_folder(self) -> None:
@@ -106,6 +111,16 @@ class SectionStore:
         if message not in self._said:
             self._said.add(message)
             log.warning("%s", message)
+
+
+def _checked(data: bytes) -> Tensor:
+    """The latents of an entry's file. Raises SafetensorError where it is not whole or its values are others."""
+    latents = load(data).get("latents")
+    size = int.from_bytes(data[:8], "little")
+    stated = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("sha256")
+    if latents is None or checksum(latents) != stated:
+        raise SafetensorError("its checksum is wrong")
+    return latents
 
 
 def checksum(latents: Tensor) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from framepack.digest import UnkeyableError, digest
 from framepack.store import ABANDONED, SectionStore
+from tests.mounts import mounted
 
 LATENTS = torch.randn(1, 16, 9, 8, 8)
 ENTRY = LATENTS.numel() * 4
@@ -102,6 +104,65 @@ def test_a_full_disk_is_said_once_and_harms_nothing(tmp_path: Path, monkeypatch,
     assert store.get("b") is None
     assert torch.equal(store.get("a"), LATENTS)
     assert len(list((tmp_path / "sections").iterdir())) == 1
+
+
+def test_a_disk_that_fills_up_keeps_what_was_finished(tmp_path: Path, caplog):
+    with mounted(tmp_path / "disk", "size=64k"):
+        store = store_of(tmp_path / "disk")
+        assert [store.put(key, LATENTS) for key in "abc"] == [True, False, False]
+        assert caplog.text.count("No space left on device") == 1
+        assert "The run goes on" in caplog.text
+        assert torch.equal(store.get("a"), LATENTS)
+        assert [store.get(key) for key in "bc"] == [None, None]
+        assert [path.name for path in (tmp_path / "disk" / "sections").iterdir()] == ["a.safetensors"]
+
+
+def test_a_read_only_folder_is_read_and_said_once(tmp_path: Path, caplog):
+    with mounted(tmp_path / "disk", "size=1m") as remount:
+        store_of(tmp_path / "disk").put("a", LATENTS)
+        store_of(tmp_path / "disk").put("cut", LATENTS)
+        cut = tmp_path / "disk" / "sections" / "cut.safetensors"
+        cut.write_bytes(cut.read_bytes()[:1000])
+        remount("ro")
+        store = store_of(tmp_path / "disk")
+        assert torch.equal(store.get("a"), LATENTS)
+        assert store.get("cut") is None
+        assert [store.put(key, LATENTS) for key in "bc"] == [False, False]
+        assert caplog.text.count("Read-only file system") == 1
+
+
+def test_an_entry_that_cannot_be_read_now_is_not_thrown_away(tmp_path: Path, monkeypatch, caplog):
+    store = store_of(tmp_path)
+    store.put("a", LATENTS)
+
+    def failing(path: Path) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert store.get("a") is None
+        assert store.get("a") is None
+    assert caplog.text.count("Too many open files") == 1
+    assert torch.equal(store.get("a"), LATENTS)
+
+
+def test_what_was_read_stays_as_it_was_checked(tmp_path: Path):
+    store = store_of(tmp_path)
+    store.put("a", LATENTS)
+    got, path = store.get("a"), tmp_path / "sections" / "a.safetensors"
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # in place, as a failing disk or a stranger would
+        file.seek(size // 2)
+        file.write(bytes(size // 2))
+    assert torch.equal(got, LATENTS)
+    assert store.get("a") is None
+
+
+def test_a_folder_that_goes_away_meanwhile_harms_nothing(tmp_path: Path, monkeypatch):
+    store = store_of(tmp_path)
+    monkeypatch.setattr(SectionStore, "_sync_folder", lambda self: shutil.rmtree(self.folder))
+    assert store.put("a", LATENTS)
+    assert store.get("a") is None
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, caplog):
