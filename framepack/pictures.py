@@ -6,15 +6,14 @@ A colour stands for a kernel: the more a frame is compressed, the paler it is. W
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import log2
+from math import floor, log2, log10
 
 from PIL import Image, ImageDraw, ImageFont
 
 from .costs import LAT_FRAMES_PER_MINUTE, against_full
 from .plan import Plan, Section
-from .prompts import Prompt
 from .schedule import Group, Schedule, count_tokens
-from .units import BASE, PIXELS_PER_LATENT, Kernel
+from .units import BASE, FRAMES_PER_LATENT, PIXELS_PER_LATENT, Kernel
 
 Picture = Image.Image
 Draw = ImageDraw.ImageDraw
@@ -25,6 +24,7 @@ TITLE, TEXT, SMALL = 36, 28, 24  # sizes of letters
 CELL, BAR = 104, 44  # height of a frame in the strip, and of a group's row
 FULL = 32  # frames of a group that are drawn in full
 ROW, MAX_ROWS = 40, 24  # a plan's rows: their height, and how many are drawn
+TOP, LEFT, HEADING = 150, MARGIN + 52, 36  # where they begin, and the height of a prompt above one
 PAPER, INK, FAINT, LINE = "#ffffff", "#22262b", "#666c74", "#ffffff"
 MADE, THERE, BLANK = "#e8590c", "#343a40", "#e9ecef"
 _STRONG, _PALE = (11, 83, 148), (190, 222, 246)  # of k1, and of 64 latent frames in one token
@@ -133,44 +133,74 @@ def _bar(draw: Draw, top: int, text: str, count: int, share: float, colour: Colo
     draw.text((left + room * share + 12, top), str(count), INK, _font(TEXT))
 
 
-def draw_plan(plan: Plan) -> Picture:
+def draw_plan(plan: Plan, fps: float = 30.0) -> Picture:
     """A plan over video time, a row per section in order of generation: what it makes, sees and is told.
 
     An arrow leads from each stretch of context into the section. Long plans show some of their rows.
     """
     count = len(plan.sections)
     shown = sorted({round(i * (count - 1) / max(min(count, MAX_ROWS) - 1, 1)) for i in range(min(count, MAX_ROWS))})
-    prompts = [plan.sections[index].prompt for index in shown]
-    heights = [ROW + (30 if _is_new(prompts, i) else 0) for i in range(len(shown))]
-    picture = Image.new("RGB", (WIDTH, 150 + sum(heights)), PAPER)
+    said = _headings(plan, shown)
+    rows = sum(ROW + (HEADING if text else 0) for text in said)
+    picture = Image.new("RGB", (WIDTH, TOP + rows + 52), PAPER)
     draw = ImageDraw.Draw(picture)
     _title(draw, plan.schedule)
     some = f", {len(shown)} of them shown" if len(shown) < count else ""
     title = f"{plan.num_pix_frames} frames in {count} section{'s' * (count > 1)}{some}; first made at the top"
     draw.text((MARGIN, 64), title, FAINT, _fitting(draw, title, WIDTH - 2 * MARGIN, SMALL))
-    top, step = 112, (WIDTH - 2 * MARGIN - 52) / plan.num_lat_frames
-    for i, index in enumerate(shown):
+    top, step = TOP, (WIDTH - MARGIN - LEFT) / plan.num_lat_frames
+    _axis(draw, plan, fps, step)
+    for index, text in zip(shown, said, strict=True):
+        if text:
+            draw.text((LEFT, top - 1), _cut(draw, text, WIDTH - MARGIN - LEFT), INK, _font(SMALL))
+            top += HEADING
         _row(draw, plan, index, top, step)
-        if _is_new(prompts, i):
-            text = _cut(draw, str(prompts[i]), WIDTH - 2 * MARGIN - 52)
-            draw.text((MARGIN + 52, top + ROW - 6), text, INK, _font(SMALL))
-        top += heights[i]
+        top += ROW
+    _legend(draw, top + 8)
     return picture
 
 
-def _is_new(prompts: list[Prompt | None], i: int) -> bool:
-    """Does a row begin with another prompt than the one above it?"""
-    return bool(prompts[i]) and (i == 0 or prompts[i] != prompts[i - 1])
+def _headings(plan: Plan, shown: list[int]) -> list[str]:
+    """What stands above each row that is shown: its prompt where it is not that of the row above it."""
+    prompts = [plan.sections[index].prompt for index in shown]
+    if not any(section.prompt for section in plan.sections):
+        return [""] * len(shown)
+    before = [object(), *prompts]
+    return [
+        str(prompt or "(the sampler's own prompt)") if prompt != last else ""
+        for last, prompt in zip(before, prompts, strict=False)
+    ]
+
+
+def _axis(draw: Draw, plan: Plan, fps: float, step: float) -> None:
+    """Seconds above the rows, at most seven of them, at a distance of 1, 2 or 5 times a power of ten."""
+    seconds = plan.num_pix_frames / fps
+    power = 10 ** floor(log10(seconds / 7))
+    distance = next(d for d in (power, 2 * power, 5 * power, 10 * power) if seconds / d <= 7)
+    for i in range(int(seconds / distance) + 1):
+        at = LEFT + step * (i * distance * fps + 3) / FRAMES_PER_LATENT if i else LEFT
+        draw.line((at, TOP - 14, at, TOP - 6), FAINT, 2)
+        draw.text((at, TOP - 16), f"{i * distance:g} s", FAINT, _font(SMALL), anchor="ls" if i == 0 else "ms")
+
+
+def _legend(draw: Draw, top: int) -> None:
+    """What the colours of a plan stand for."""
+    left = float(LEFT)
+    seen = "seen (the paler, the more compressed)"
+    for colour, text in ((MADE, "made"), (colour_of(Kernel.short(2)), seen), (THERE, "image")):
+        draw.rectangle((left, top + 6, left + 20, top + 24), colour)
+        draw.text((left + 28, top), text, FAINT, _font(SMALL))
+        left += 28 + draw.textlength(text, _font(SMALL)) + 32
 
 
 def _row(draw: Draw, plan: Plan, index: int, top: int, step: float) -> None:
-    section, left, bottom = plan.sections[index], MARGIN + 52, top + ROW - 10
+    section, left, bottom = plan.sections[index], LEFT, top + ROW - 10
 
     def span(first: float, stop: float, colour: Colour) -> None:
         edges = (left + first * step, top, max(left + stop * step - 1, left + first * step), bottom)
         draw.rectangle(edges, colour)
 
-    draw.text((MARGIN, top), str(index), FAINT, _font(SMALL))
+    draw.text((MARGIN, top), str(index + 1), FAINT, _font(SMALL))
     span(0, plan.num_lat_frames, BLANK)
     for context in section.context:
         for frame in context.frames:

@@ -79,16 +79,8 @@ def make_plan(
     if collided := [point for point in points[begun:] if point.frame in there]:
         raise PlanError(f"an endpoint at {collided[0]} came; the extended video is there already")
     order = halved if halve else ORDERS[schedule.sampling]
-    sections: list[Section] = []
-    num_context = 0
-    for section in _walk(schedule, points, num_lat_frames, there, rule, order, zero):
-        sections.append(section)
-        num_context += sum(len(c.frames) for c in section.context)
-        if num_context > MAX_CONTEXT_FRAMES:
-            raise PlanError(
-                f"{schedule} over {num_lat_frames} latent frames looks at more than {MAX_CONTEXT_FRAMES} frames in "
-                "all; plan a shorter video, a larger g, or the tail td"
-            )
+    walk = _walk(schedule, points, num_lat_frames, there, rule, order, zero)
+    sections = _bounded(walk, f"{schedule} over {num_lat_frames} latent frames")
     plan = Plan(
         schedule=str(schedule),
         num_lat_frames=num_lat_frames,
@@ -99,6 +91,21 @@ def make_plan(
     )
     plan.check()
     return plan
+
+
+def _bounded(sections: Iterable[Section], what: str) -> list[Section]:
+    """All sections, as long as they do not look at too much together."""
+    done: list[Section] = []
+    num_context = 0
+    for section in sections:
+        done.append(section)
+        num_context += sum(len(c.frames) for c in section.context)
+        if num_context > MAX_CONTEXT_FRAMES:
+            raise PlanError(
+                f"{what} looks at more than {MAX_CONTEXT_FRAMES} frames in all; plan a shorter video, a larger g, or "
+                "the tail td"
+            )
+    return done
 
 
 def lat_frames_for(seconds: float, fps: float, schedule: Schedule) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,6 +12,26 @@ from ..framepack.errors import PlanError
 from ..framepack.plan import MAX_NAME
 from ..framepack.sections import END, START, VIDEO
 from .types import CATEGORY, AnchorsType, EndpointsType
+
+
+def points_of(text: str | None) -> list[dict[str, Any]]:
+    """The endpoints of FramePackEndpoint's output, or none. Raises PlanError for anything else."""
+    try:
+        points = json.loads(text or "[]")
+    except (TypeError, ValueError, RecursionError):
+        points = None
+    if not isinstance(points, list) or not all(map(_is_point, points)):
+        raise PlanError(f"endpoints came as {text!r:.60}; expected what FramePackEndpoint gives. Connect one.")
+    return points
+
+
+def _is_point(point: Any) -> bool:
+    """Is it an endpoint, at a time that is a number?"""
+    if not isinstance(point, dict) or point.keys() != {"seconds", "prompt", "keyframe"}:
+        return False
+    seconds, words = point["seconds"], (point["prompt"], point["keyframe"])
+    timed = isinstance(seconds, int | float) and math.isfinite(seconds)
+    return timed and all(word is None or isinstance(word, str) for word in words)
 
 
 class FramePackEndpoint(io.ComfyNode):
@@ -31,7 +52,8 @@ class FramePackEndpoint(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What happens from here on; empty: the sampler's own prompt.",
+                    tooltip="What happens here, and in all sections that lie nearer to here than to another endpoint; "
+                    "empty: the timeline's, else the sampler's own prompt.",
                 ),
                 io.String.Input(
                     "keyframe",
@@ -46,7 +68,7 @@ class FramePackEndpoint(io.ComfyNode):
     @classmethod
     def execute(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> io.NodeOutput:
         """Append it."""
-        points = json.loads(previous) if previous else []
+        points = points_of(previous)
         points.append({"seconds": seconds, "prompt": prompt.strip() or None, "keyframe": keyframe.strip() or None})
         return io.NodeOutput(json.dumps(points))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..framepack.schedule import parse
 from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
 from ..framepack.timeline import read, with_prompts
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
+from .endpoints import points_of
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
 
 MAX_SECTION = 64  # latent frames
@@ -32,88 +32,7 @@ class EndpointPlanner(io.ComfyNode):
             display_name="Endpoint Planner",
             category=CATEGORY,
             description="Plans a video of any length as a graph of sections.",
-            inputs=[
-                ScheduleType.Input("schedule", tooltip="From PackHistory."),
-                io.Float.Input(
-                    "seconds",
-                    default=5.0,
-                    min=0.1,
-                    max=1200.0,
-                    step=0.1,
-                    tooltip="Length that is made; whole sections are made. An extended video's own comes on top.",
-                ),
-                io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-                io.Boolean.Input(
-                    "start_image",
-                    default=True,
-                    tooltip="The video begins with an image: connect its latent to SectionSampler's start_latent.",
-                ),
-                io.String.Input(
-                    "gap",
-                    default="auto",
-                    tooltip="How far a skipped stretch seems: auto (the schedule's own), released, pinned, true, "
-                    "or capped:N sections.",
-                    optional=True,
-                ),
-                io.Boolean.Input(
-                    "end_image",
-                    default=False,
-                    optional=True,
-                    tooltip="The video leads to an image (inverted schedules): connect its latent to SectionSampler's "
-                    "end_latent. It is context and not itself in the video.",
-                ),
-                io.Combo.Input(
-                    "without_start",
-                    options=["make it", "zero latent"],
-                    default="make it",
-                    optional=True,
-                    tooltip="Without a start image: make the first frame from the prompt (built-in model), or put a "
-                    "zero latent in its place (released models, text to video).",
-                ),
-                EndpointsType.Input("endpoints", optional=True, tooltip="From FramePackEndpoint."),
-                io.String.Input(
-                    "prompts",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="A prompt timeline, one line for each stretch: 0-2.5s: what happens. Each section takes "
-                    "the prompt of its middle; empty: the sampler's own. Connect clip on SectionSampler.",
-                ),
-                io.Float.Input(
-                    "blend",
-                    default=0.0,
-                    min=0.0,
-                    max=60.0,
-                    step=0.1,
-                    optional=True,
-                    tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
-                    "one gives way to the other at once.",
-                ),
-                io.Int.Input(
-                    "section_length",
-                    default=0,
-                    min=0,
-                    max=MAX_SECTION,
-                    optional=True,
-                    tooltip="Latent frames that a section makes, in place of the schedule's g; 0 leaves it. Released "
-                    "models were trained on 9.",
-                ),
-                io.Boolean.Input(
-                    "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
-                ),
-                io.Combo.Input(
-                    "extend",
-                    options=["forwards", "backwards"],
-                    default="forwards",
-                    optional=True,
-                    tooltip="Whether video_latent is continued or led up to.",
-                ),
-                io.Latent.Input(
-                    "video_latent", optional=True, tooltip="A video to extend, through FramePackVideoEncode."
-                ),
-            ],
+            inputs=[*_video_inputs(), *_start_inputs(), *_story_inputs(), *_order_inputs()],
             outputs=[PlanType.Output(display_name="plan", tooltip="For SectionSampler: JSON.")],
         )
 
@@ -133,7 +52,109 @@ class EndpointPlanner(io.ComfyNode):
         """Plan and draw."""
         plan = plan_of(schedule, seconds, fps, **options)
         text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
-        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan), text, cls))
+        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps), text, cls))
+
+
+def _video_inputs() -> list[io.Input]:
+    """The schedule, and the video's length and size."""
+    return [
+        ScheduleType.Input("schedule", tooltip="From PackHistory."),
+        io.Float.Input(
+            "seconds",
+            default=5.0,
+            min=0.1,
+            max=1200.0,
+            step=0.1,
+            tooltip="Length that is made; whole sections are made. An extended video's own comes on top.",
+        ),
+        io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
+        io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
+        io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
+    ]
+
+
+def _start_inputs() -> list[io.Input]:
+    """What it begins with and leads to."""
+    return [
+        io.Boolean.Input(
+            "start_image",
+            default=True,
+            tooltip="The video begins with an image: connect its latent to SectionSampler's start_latent.",
+        ),
+        io.String.Input(
+            "gap",
+            default="auto",
+            tooltip="How far a skipped stretch seems: auto (the schedule's own), released, pinned, true, "
+            "or capped:N sections.",
+            optional=True,
+        ),
+        io.Boolean.Input(
+            "end_image",
+            default=False,
+            optional=True,
+            tooltip="The video leads to an image (inverted schedules): connect its latent to SectionSampler's "
+            "end_latent. It is context and not itself in the video.",
+        ),
+        io.Combo.Input(
+            "without_start",
+            options=["make it", "zero latent"],
+            default="make it",
+            optional=True,
+            tooltip="Without a start image: make the first frame from the prompt (built-in model), or put a "
+            "zero latent in its place (released models, text to video).",
+        ),
+    ]
+
+
+def _story_inputs() -> list[io.Input]:
+    """What happens when."""
+    return [
+        EndpointsType.Input("endpoints", optional=True, tooltip="From FramePackEndpoint."),
+        io.String.Input(
+            "prompts",
+            default="",
+            multiline=True,
+            optional=True,
+            tooltip="A prompt timeline, one line for each stretch: 0-2.5s: what happens. Each section takes "
+            "the prompt of its middle; empty: the sampler's own. Connect clip on SectionSampler.",
+        ),
+        io.Float.Input(
+            "blend",
+            default=0.0,
+            min=0.0,
+            max=60.0,
+            step=0.1,
+            optional=True,
+            tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
+            "one gives way to the other at once.",
+        ),
+    ]
+
+
+def _order_inputs() -> list[io.Input]:
+    """How sections are laid out, and a video that is there already."""
+    return [
+        io.Int.Input(
+            "section_length",
+            default=0,
+            min=0,
+            max=MAX_SECTION,
+            optional=True,
+            tooltip="Latent frames that a section makes, in place of the schedule's g; 0 leaves it. Released "
+            "models were trained on 9.",
+        ),
+        io.Boolean.Input(
+            "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
+        ),
+        io.Combo.Input(
+            "extend",
+            options=["forwards", "backwards"],
+            default="forwards",
+            optional=True,
+            tooltip="Whether video_latent is continued or led up to.",
+        ),
+        io.Latent.Input("video_latent", optional=True, tooltip="A video to extend, through FramePackVideoEncode."),
+    ]
 
 
 def plan_of(
@@ -159,27 +180,35 @@ def plan_of(
     parsed = parse(schedule)
     if section_length:
         parsed = replace(parsed, generate=section_length)
-    length, extension = lat_frames_for(seconds, fps, parsed), None
-    if video_latent is not None:
-        extension = Extension(num_lat_frames=video_latent["samples"].shape[2], direction=extend)
-        length += extension.num_lat_frames
+    extension = None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend)
     zero = without_start == "zero latent"
-    if extension is not None and extend == "forwards" or zero and not start_image:
-        length -= 1  # the video that is there begins it, or a zero latent that is no part of it
     plan = make_plan(
         parsed,
-        num_lat_frames=length,
+        num_lat_frames=_num_lat_frames(lat_frames_for(seconds, fps, parsed), extension, zero and not start_image),
         start=start_image,
         end=end_image,
         gap=None if gap == "auto" else gap,
         height=height,
         width=width,
         no_start="zero" if zero else "section",
-        endpoints=[_endpoint(point, fps) for point in json.loads(endpoints or "[]")],
+        endpoints=[_endpoint(point, fps) for point in points_of(endpoints)],
         halve=halve_gaps,
         extend=extension,
     )
     return with_prompts(plan, read(prompts, plan.num_pix_frames / fps), fps, blend)
+
+
+def _num_lat_frames(made: int, extension: Extension | None, zero: bool) -> int:
+    """The whole video's, from a start frame with the sections after it, and what is extended."""
+    there = extension.num_lat_frames if extension else 0
+    begun = extension is not None and extension.direction == "forwards"
+    return made + there - (begun or zero)  # what is there begins it, or a zero latent that is no part of it
+
+
+def _length(latent: dict[str, Any]) -> int:
+    """Latent frames of a LATENT; a picture's has no axis of time."""
+    samples = latent["samples"]
+    return samples.shape[2] if samples.ndim == 5 else 1
 
 
 def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:

@@ -22,7 +22,8 @@ from ..framepack.sections import END, START, VIDEO
 from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 
-MAX_NODES = 250  # children of one SectionSampler; the host's expansion takes more than its square in time
+MAX_NODES = 256  # children of one SectionSampler; the host's expansion takes more than its square in time
+MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
 LITERALS = ("seed", "steps", "cfg", "guidance", "keep")
@@ -107,8 +108,8 @@ class SectionSampler(io.ComfyNode):
         graph = GraphBuilder()
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
-        run = -(-len(parsed.sections) // MAX_NODES)
         told = _prompts(graph, parsed, links)
+        run = -(-len(parsed.sections) // (MAX_NODES - 1 - len(graph.nodes)))
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]
@@ -143,7 +144,15 @@ def _check(plan: Plan, links: dict[str, Any]) -> None:
                 f"{name} is not connected, and the plan uses {slot!r}. Connect its image through VAEEncode, or plan "
                 "without it in EndpointPlanner."
             )
-    if any(s.prompt for s in plan.sections) and links.get("clip") is None:
+    told = {s.prompt for s in plan.sections if s.prompt is not None}
+    blends = {prompt for prompt in told if isinstance(prompt, Blend)}
+    encoded = (told - blends).union(*((prompt.before, prompt.after) for prompt in blends))
+    if len(encoded) + len(blends) > MAX_PROMPTS:
+        raise FramePackError(
+            f"The plan has {len(encoded)} prompts and {len(blends)} blends of them; expected {MAX_PROMPTS} at most "
+            "together. Write fewer lines in EndpointPlanner's prompts, or blend over fewer seconds."
+        )
+    if told and links.get("clip") is None:
         raise FramePackError("clip is not connected, and the plan has prompts of its own. Connect the text encoder.")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from framepack.costs import against_full, cost
-from framepack.pictures import MADE, colour_of, draw_plan, draw_schedule
+from framepack.pictures import HEADING, MADE, ROW, THERE, colour_of, draw_plan, draw_schedule
 from framepack.presets import PRESETS
 from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.sections import Endpoint, make_plan
 from framepack.units import Kernel
 from tests.names import TABLE_1
 
@@ -47,7 +48,27 @@ def test_a_schedules_picture_shows_every_kernel_and_what_is_generated(name: str)
 def test_a_plans_picture_has_a_row_per_section_and_a_line_per_prompt():
     plan = make_plan(parse(INVERTED), num_lat_frames=37)
     told = replace(plan, sections=tuple(replace(s, prompt=f"prompt {i}") for i, s in enumerate(plan.sections)))
-    assert draw_plan(told).height > draw_plan(plan).height > draw_plan(replace(plan, sections=plan.sections[:1])).height
+    assert draw_plan(told).height == draw_plan(plan).height + 4 * HEADING
+    assert draw_plan(replace(plan, sections=plan.sections[:3])).height == draw_plan(plan).height - ROW
+
+
+def test_a_section_without_a_prompt_among_others_says_so():
+    """Else it would seem to be told what stands above it."""
+    plan = make_plan(parse(INVERTED), num_lat_frames=37, endpoints=[Endpoint(frame=18, prompt="a blue circle")])
+    prompts = [section.prompt for section in plan.sections]
+    changes = sum(a != b for a, b in itertools.pairwise([0, *prompts]))
+    assert None in prompts
+    assert "a blue circle" in prompts
+    untold = replace(plan, sections=tuple(replace(section, prompt=None) for section in plan.sections))
+    assert draw_plan(plan).height == draw_plan(untold).height + changes * HEADING
+
+
+@pytest.mark.parametrize(("length", "fps"), [(2, 30), (37, 30), (37, 1), (37, 240), (451, 24), (9001, 30)])
+def test_a_plans_picture_can_be_drawn_at_any_rate(length: int, fps: float):
+    colours = {
+        colour for _, colour in draw_plan(make_plan(parse(INVERTED), num_lat_frames=length), fps).getcolors(1 << 20)
+    }
+    assert {rgb(MADE), rgb(THERE)} <= colours
 
 
 def test_a_long_plans_picture_stays_small():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +116,75 @@ def test_endpoints_with_images_are_part_of_the_video():
     assert {(a.slot, a.frame) for a in plan.anchors} == {("start", 0), ("key", 36)}
     assert plan.num_lat_frames == 73
     assert plan.sections[0].prompt == "a blue circle"
+
+
+POINTS = [Endpoint(frame=40, prompt="blue"), Endpoint(frame=90, slot="key"), Endpoint(frame=140, prompt="red")]
+
+
+def blocks_of(plan: Plan) -> list[set[int]]:
+    """The frames that are known before the gaps are filled: the start, and each endpoint with its first section."""
+    ends = [40, 90, 140]
+    return [{0}, *({end, *range(end + 1, end + 10)} for end in ends)]
+
+
+@pytest.mark.parametrize("name", [RELEASED, F1, "td_f16k4f2k2f1k1_g9_x_f1k1"])
+@pytest.mark.parametrize("halve", [False, True])
+def test_gaps_between_endpoints_do_not_depend_on_one_another(name: str, halve: bool):
+    if halve and name == F1:
+        pytest.skip("a schedule that sees the past alone cannot fill from the middle")
+    plan = make_plan(parse(name), num_lat_frames=200, endpoints=POINTS, halve=halve)
+    known = set().union(*blocks_of(plan))
+    gaps = [range(1, 40), range(50, 90), range(100, 140), range(150, 200)]
+    filled = [s for s in plan.sections if not set(s.made) <= known]
+    assert len(filled) >= 19
+    for section in filled:
+        (gap,) = [gap for gap in gaps if set(section.made) & set(gap)]
+        assert set(section.made) <= set(gap)
+        assert section.known <= set(gap) | {n for n in known if gap.start - 10 <= n < gap.stop + 10}
+
+
+def test_a_gap_is_filled_inverted_towards_the_nearest_known_frame_on_its_left():
+    plan = make_plan(parse(RELEASED), num_lat_frames=200, endpoints=POINTS)
+    gap = [s for s in plan.sections if 50 <= s.makes[0][0] < 90]
+    assert [s.makes for s in gap] == [((81, 90),), ((72, 81),), ((63, 72),), ((54, 63),), ((50, 54),)]
+    assert all(s.context[0].frames == (49,) for s in gap)
+    assert gap[0].context[1].frames == (90,)
+
+
+def test_each_endpoint_tells_what_is_nearer_to_it_than_to_another():
+    plan = make_plan(parse(RELEASED), num_lat_frames=200, endpoints=POINTS)
+    for section in plan.sections:
+        middle = sum(section.makes[0]) / 2
+        nearest = min((0.5, 40.5, 90.5, 140.5), key=lambda at: abs(at - middle))
+        assert section.prompt == {0.5: None, 40.5: "blue", 90.5: None, 140.5: "red"}[nearest]
+
+
+def test_endpoints_may_come_in_any_order_and_number():
+    assert make_plan(parse(RELEASED), num_lat_frames=200, endpoints=reversed(POINTS)) == make_plan(
+        parse(RELEASED), num_lat_frames=200, endpoints=POINTS
+    )
+    many = [Endpoint(frame=20 * i, slot=f"key {i}") for i in range(1, 100)]
+    plan = make_plan(parse(RELEASED), num_lat_frames=2000, endpoints=many)
+    assert len(plan.anchors) == 100
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_halving_makes_the_middle_of_a_gap_first_and_then_each_half_on_its_own():
+    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 * 8, halve=True)
+    assert plan.sections[0].makes == ((37, 46),)
+    for section in plan.sections[1:]:
+        half = range(0, 46) if section.makes[0][0] < 37 else range(37, 73)
+        assert section.known <= set(half)
+
+
+@pytest.mark.parametrize("name", ["td_f16k4f2k2f1k1_g9", RELEASED, "td_f16k4f2k2f1k1_g9_x_f1k1"])
+def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
+    began = time.process_time()
+    plan = make_plan(parse(name), num_lat_frames=9001)
+    text = plan.to_json()
+    assert time.process_time() - began < 1
+    assert len(plan.sections) >= 999
+    assert Plan.from_json(text) == plan
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 36_000, float("nan")])
