@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint evaluate evaluate-schedules workflows clean
+.PHONY: demo test test-slow lint evaluate evaluate-schedules evaluate-endpoints workflows clean
 
 demo: $(VENV)/.host
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -25,6 +25,9 @@ evaluate: $(VENV)/.host
 
 evaluate-schedules: $(VENV)/.host
 	$(BIN)/python -m framepack.training.evaluate_schedules $(ARGS)
+
+evaluate-endpoints: $(VENV)/.host
+	$(BIN)/python -m framepack.training.evaluate_endpoints $(ARGS)
 
 workflows: $(VENV)/.host
 	$(BIN)/python -m tools.shipped

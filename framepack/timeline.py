@@ -55,7 +55,9 @@ def read(text: str, seconds: float) -> tuple[Stretch, ...]:
         if stop <= start and not (i + 1 == len(parts) and start >= seconds):
             raise TimelineError(number, line, f"it ends at {stop:g} s, and begins at {start:g} s")
         if start >= seconds:
-            raise TimelineError(number, line, f"it begins at {start:g} s, and the video is {seconds:g} s long")
+            raise TimelineError(
+                number, line, f"it begins at {start:g} s, and the video is {round(seconds, 2):g} s long"
+            )
         stretches.append(Stretch(start=start, stop=stop, prompt=prompt))
     return tuple(stretches)
 

@@ -63,7 +63,9 @@ class FramePackSections(io.ComfyNode):
         _warn_of_order(model, slices)
         grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
         known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
+        _check_channels(known.values(), fmt.latent_channels)
         timeline = {name: fmt.process_in(latent) for name, latent in known.items()}
+        there = {frame: latent for frame, latent in known.items() if isinstance(frame, int)}
         raw: dict[int, Tensor] = {}
         shown: dict[str, Any] = {}
         turns: list[int] | None = json.loads(drawn)
@@ -74,7 +76,7 @@ class FramePackSections(io.ComfyNode):
             made = job.finished(progress)
             own = {frame: made[:, :, j : j + 1] for j, frame in enumerate(section.made)}
             timeline |= {frame: fmt.process_in(own[frame]) for frame in section.made}
-            shown, raw = progress.animation(own, fmt), raw | own
+            shown, raw = progress.animation(there | own, fmt), raw | own
         latents = {"samples": torch.cat(list(raw.values()), 2), "framepack_frames": list(raw)}
         return io.NodeOutput(latents, ui=shown or None)
 
@@ -169,6 +171,15 @@ def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
             "EndpointPlanner its width and height."
         )
     return samples[:1]
+
+
+def _check_channels(latents: Iterable[Tensor], expected: int) -> None:
+    """Raises LatentSizeError for another model's latents."""
+    if strange := {latent.shape[1] for latent in latents} - {expected}:
+        raise LatentSizeError(
+            f"an image's latent has {min(strange)} channels; this model's have {expected}. Encode the images with the "
+            "model's own VAE."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

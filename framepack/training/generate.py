@@ -5,6 +5,7 @@ Dims: b batch, c channels, t h w latent grid.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,19 +77,23 @@ def generate(
     seed: int,
     cfg: float = 1.0,
     grid: int = 8,
+    told: Mapping[str, list[str]] | None = None,
 ) -> Tensor:
     """Run a plan for b captions at once: normalised latents ``b c t h w``.
 
     `start` holds the raw first latents, ``b c 1 h w``, where the plan has a start anchor. Section i's noise comes
-    from (seed, i). With `cfg` above 1 the empty caption is led away from.
+    from (seed, i). With `cfg` above 1 the empty caption is led away from. `told` has b captions for each prompt of
+    the plan's own sections, by that prompt.
     """
     timeline = {} if start is None else {0: model.latent_format.process_in(start)}
     b, channels = len(captions), model.dit.spec.in_channels
-    said = captions if cfg == 1 else [*captions, *[""] * b]
-    context, pooled = model.text(torch.tensor([model.tokenizer(c) for c in said]))
+    said = {
+        name: words if cfg == 1 else [*words, *[""] * b] for name, words in {None: captions, **(told or {})}.items()
+    }
+    encoded = {name: model.text(torch.tensor(list(map(model.tokenizer, words)))) for name, words in said.items()}
 
     def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
-        num_lat_frames = section.num_lat_frames
+        num_lat_frames, (context, pooled) = section.num_lat_frames, encoded[section.prompt]
         noise = section_noise(seed, index, (b, channels, num_lat_frames, grid, grid))
         sigmas = flow_sigmas(steps, BASE.num_tokens(num_lat_frames, grid, grid))
         if cfg != 1:

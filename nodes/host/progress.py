@@ -38,8 +38,8 @@ WEIGHT = 0.2  # of the latest step in the running mean of a step's time
 class Run:
     """A plan's sampling: how many sections it has, how long a step takes, and small pictures of what is finished.
 
-    Of the pictures every `stride`-th latent frame is kept, so that their number stays bounded. `began` and `drawing`
-    are when it began and how long it has drawn pictures, in seconds.
+    Of the pictures every `stride`-th latent frame is kept, so that their number stays bounded. `began`, `drawing` and
+    `previewing` are when it began, and for how long it has drawn animations and latent previews, in seconds.
     """
 
     sections: int = 1
@@ -48,6 +48,7 @@ class Run:
     stride: int = 1
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
+    previewing: float = 0.0
     frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
     def add(self, pictures: dict[int, Tensor]) -> None:
@@ -86,6 +87,7 @@ class SectionProgress:
             self.run.step_seconds = took if not mean else mean + WEIGHT * (took - mean)
         self.last = now
         picture = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
+        self.run.previewing += time.monotonic() - now
         self.bar.update_absolute(self.index * self.steps + step + 1, preview=picture)
         if now - self.said > TEXT_EVERY or step + 1 == self.steps:
             self.said = now
@@ -105,20 +107,24 @@ class SectionProgress:
     def animation(self, raw: dict[int, Tensor], fmt: Any) -> dict[str, Any]:
         """A node's ui: an animated picture of all frames finished so far, from raw latents ``1 c 1 h w`` by frame.
 
-        Empty where it would take too much of the run's time, or the latent format tells no colours.
+        `raw` may name frames again: those that this run did not make come from what looks at them. Empty where the
+        picture would take too much of the run's time, or the latent format tells no colours.
         """
         began = time.monotonic()
         if getattr(fmt, "latent_rgb_factors", None) is None:
             return {}
-        wanted = {frame: latent for frame, latent in raw.items() if frame % self.run.stride == 0}
-        self.run.add({frame: small_picture(latent, fmt) for frame, latent in wanted.items()})
-        run, num = self.run, len(self.run.pictures)
+        run = self.run
+        wanted = {n: latent for n, latent in raw.items() if n % run.stride == 0 and n not in run.pictures}
+        run.add({frame: small_picture(latent, fmt) for frame, latent in wanted.items()})
+        num = len(run.pictures)
         if run.drawing + num * run.frame_seconds > PREVIEW_SHARE * (began - run.began):
+            run.drawing += time.monotonic() - began
             return {}
         name = _save_animation([run.pictures[frame] for frame in sorted(run.pictures)])
         took = time.monotonic() - began
         run.drawing, run.frame_seconds = run.drawing + took, took / num
-        log.info("previews took %.1f %% of the run so far", 100 * run.drawing / (time.monotonic() - run.began))
+        share = 100 / (time.monotonic() - run.began)
+        log.info("previews took %.1f %% of the run so far", share * (run.drawing + run.previewing))
         return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,13 +18,15 @@ from PIL import Image
 from framepack.sampling.sections import noise_in_turn
 from tests.host.conftest import node_of
 from tools.client import Workflow, edited, run
-from tools.host import Host
+from tools.host import Host, running
 
-TEXT = 3  # the host's number of binary messages that are lines of text
+PICTURE, TEXT = 1, 3  # the host's numbers of binary messages that are previews, and lines of text
 
 
-async def watched(url: str, workflow: Workflow) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The host's events of a run, and the lines of text with the nodes that show them."""
+async def watched(
+    url: str, workflow: Workflow, pictures: list[bytes] | None = None
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The host's events of a run, and the lines of text with the nodes that show them; previews go to `pictures`."""
     client, events, lines = uuid.uuid4().hex, [], []
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{url}/ws?clientId={client}") as socket:
         async with session.post(f"{url}/prompt", json={"prompt": workflow, "client_id": client}) as answer:
@@ -33,6 +36,8 @@ async def watched(url: str, workflow: Workflow) -> tuple[list[dict[str, Any]], l
                 if int.from_bytes(message.data[:4], "big") == TEXT:
                     size = int.from_bytes(message.data[4:8], "big")
                     lines.append((message.data[8 : 8 + size].decode(), message.data[8 + size :].decode()))
+                if int.from_bytes(message.data[:4], "big") == PICTURE and pictures is not None:
+                    pictures.append(message.data[8:])
                 continue
             events.append(json.loads(message.data))
             if events[-1]["type"] in ("execution_success", "execution_error"):
@@ -78,6 +83,36 @@ def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, thre
             assert picture.size == (128, 128)
     shares = re.findall(r"previews took (.*) % of the run", alive.log_text()[before:])
     assert shares
+    assert float(shares[-1]) < 3
+
+
+def test_the_animation_shows_what_was_kept_from_before_too(alive: Host, three: Workflow):
+    """One section is appended: the picture holds what it looks at beside its own nine frames."""
+    values = {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9", ("SectionSampler", "steps"): 60}
+    forward = edited(three, values | {("SectionSampler", "seed"): 33})
+    run(alive.url, edited(forward, {("EndpointPlanner", "seconds"): 3.6}))
+    events, _ = asyncio.run(watched(alive.url, edited(forward, {("EndpointPlanner", "seconds"): 4.8})))
+    shown = [e["data"]["output"] for e in events if e["type"] == "executed" and e["data"]["output"]]
+    (output,) = [output for output in shown if output.get("animated") and "framepack" in str(output)]
+    data = asyncio.run(viewed(alive.url, output["images"][0]))
+    with Image.open(io.BytesIO(data)) as picture:
+        seconds = 0.0
+        for i in range(picture.n_frames):  # those that are alike are one that lasts longer
+            picture.seek(i)
+            picture.load()
+            seconds += picture.info["duration"] / 1000
+    assert seconds * 30 / 4 > 20  # latent frames: 9, and what they look at
+
+
+def test_the_section_in_hand_is_shown_where_previews_are_on(three: Workflow, tmp_path: Path):
+    pictures: list[bytes] = []
+    slow = edited(three, {("SectionSampler", "steps"): 24})
+    with running(tmp_path, arguments=["--preview-method", "latent2rgb"]) as own:
+        asyncio.run(watched(own.url, slow, pictures))
+        shares = re.findall(r"previews took (.*) % of the run", own.log_text())
+    assert len(pictures) >= 24
+    with Image.open(io.BytesIO(pictures[-1])) as picture:
+        assert picture.size[0] >= 8
     assert float(shares[-1]) < 3
 
 

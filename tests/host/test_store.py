@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.host.conftest import Graph, node_of
+from tests.host.conftest import SHIPPED, Graph, node_of
+from tests.host.test_main_job import frames_of
+from tests.mounts import mounted
 from tools.client import QueueError, Workflow, edited, run
-from tools.host import Host, start
+from tools.host import REPO, Host, start
 
 TAKEN, BROKEN = "is taken from the store", "is broken"
 NUM_SECTIONS = 8
@@ -76,20 +80,23 @@ def long(shipped: Workflow) -> Workflow:
     return edited(shipped, {("EndpointPlanner", "seconds"): 9.6, ("SectionSampler", "steps"): 4})
 
 
-def survives_kills(host: Host, hosts: Starter, long: Workflow, trials: int) -> None:
+def survives_kills(host: Host, hosts: Starter, long: Workflow, first: int, trials: int) -> None:
     """Kill a host at a random moment, start it again, queue again: nothing is lost, repeated or wrong."""
-    rng, current = random.Random(0), hosts()
+    rng, current = random.Random(first), hosts()
     whole, times = latents_of(host, graph_of(long)), []
     assert whole.shape[2] == 9 * NUM_SECTIONS + 1
     began = time.monotonic()
     latents_of(current, graph_of(edited(long, {("SectionSampler", "seed"): 999})))
     span = time.monotonic() - began
-    for trial in range(trials):
+    for trial in range(first, first + trials):
         workflow = edited(long, {("SectionSampler", "seed"): 1000 + trial})
         before = len(entries(current))
         thread = threading.Thread(target=lambda: queued(current, workflow))  # noqa: B023 - joined below
         thread.start()
-        time.sleep(rng.uniform(0.05, 1.0) * span)
+        moment = rng.uniform(0, NUM_SECTIONS)  # in sections; its fraction falls inside one
+        while len(entries(current)) - before < int(moment) and thread.is_alive():
+            time.sleep(0.005)
+        time.sleep(moment % 1 * span / NUM_SECTIONS)
         current.kill()
         thread.join()
         there = len(entries(current)) - before
@@ -101,6 +108,7 @@ def survives_kills(host: Host, hosts: Starter, long: Workflow, trials: int) -> N
         assert counted(current, BROKEN) == 0
         assert torch.equal(got, latents_of(host, graph_of(workflow))), f"trial {trial}, killed after {there}"
     assert max(times) > min(times), f"the moments should differ: {times}"
+    print(f"killed after {times} of {NUM_SECTIONS} sections")  # noqa: T201 - shown by pytest -s
 
 
 def queued(host: Host, workflow: Workflow) -> None:
@@ -109,30 +117,74 @@ def queued(host: Host, workflow: Workflow) -> None:
 
 
 def test_a_host_that_is_killed_goes_on_where_it_was(host: Host, hosts: Starter, long: Workflow):
-    survives_kills(host, hosts, long, 3)
+    survives_kills(host, hosts, long, 0, 3)
 
 
 @pytest.mark.slow
-def test_a_host_that_is_killed_twenty_times_goes_on_where_it_was(host: Host, hosts: Starter, long: Workflow):
-    survives_kills(host, hosts, long, 20)
+@pytest.mark.parametrize("first", range(100, 120, 5))
+def test_a_host_that_is_killed_twenty_times_goes_on_where_it_was(
+    host: Host, hosts: Starter, long: Workflow, first: int
+):
+    survives_kills(host, hosts, long, first, 5)
 
 
-def test_a_client_with_patience_outlives_its_host(host: Host, hosts: Starter, long: Workflow):
-    first, graph, ended = hosts(), graph_of(edited(long, {("SectionSampler", "seed"): 77})), []
-    thread = threading.Thread(target=lambda: ended.append(run(first.url, graph.workflow, patience=120)))
-    thread.start()
+def test_the_client_outlives_its_host_and_fetches_the_video(hosts: Starter, tmp_path: Path):
+    """The command that the README shows, with the host killed and started again under it."""
+    first = hosts()
+    job = ["--prompt", "a red star moves up", "--seconds", "9.6", "--seed", "77", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "tools.client", first.url, str(SHIPPED), *job]
+    client = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len(entries(first)) < 2:
+        assert client.poll() is None, client.stderr.read()
         time.sleep(0.02)
     first.kill()
     there = len(entries(first))
     second = start(first.base, port=first.port)
     try:
-        thread.join(timeout=120)
-        (done,) = ended
-        assert done.outputs
+        out, said = client.communicate(timeout=240)
+        assert client.returncode == 0, said
+        assert "waiting for it to come back" in said
         assert counted(second, TAKEN) == there
+        (path,) = map(Path, out.split())
+        assert path.parent == tmp_path
+        assert frames_of(path).shape == (4 * 9 * NUM_SECTIONS + 1, 3, 64, 64)
     finally:
+        client.kill()
         second.stop()
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_where_it_was(hosts: Starter, host: Host, shipped: Workflow):
+    changes = {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 2}
+    graph = graph_of(edited(shipped, changes))
+    graph.workflow[node_of(shipped, "SectionSampler")]["inputs"]["sampler"] = graph.add("StandInSampler")
+    first = hosts(FRAMEPACK_TEST_FAILS="3")
+    with pytest.raises(QueueError, match="a stand-in for a full device"):
+        graph.queue(first)
+    first.stop()
+    second = hosts(first.base)
+    assert torch.equal(latents_of(second, graph), latents_of(host, graph))
+    assert counted(second, TAKEN) == 2
+    assert len(entries(second)) == 4
+
+
+def test_a_disk_that_is_full_and_one_that_is_read_only_leave_the_run_alone(
+    hosts: Starter, host: Host, shipped: Workflow, tmp_path: Path
+):
+    """The disk takes one section of three."""
+    workflow = edited(shipped, {("EndpointPlanner", "seconds"): 3.6, ("SectionSampler", "steps"): 2})
+    other = edited(workflow, {("SectionSampler", "seed"): 8})
+    with mounted(tmp_path / "disk", "size=64k") as remount:
+        own = hosts(FRAMEPACK_STORE=str(tmp_path / "disk" / "sections"))
+        assert torch.equal(latents_of(own, graph_of(workflow)), latents_of(host, graph_of(workflow)))
+        assert counted(own, "finished sections are not kept: No space left on device") == 1
+        remount("ro")
+        assert torch.equal(latents_of(own, graph_of(other)), latents_of(host, graph_of(other)))
+        assert counted(own, "finished sections are not kept: Read-only file system") == 1
+        own.stop()
+        again = hosts(own.base, FRAMEPACK_STORE=str(tmp_path / "disk" / "sections"))
+        assert torch.equal(latents_of(again, graph_of(workflow)), latents_of(host, graph_of(workflow)))
+        assert counted(again, TAKEN) == 1
+        again.stop()
 
 
 def test_after_a_restart_an_edit_reruns_what_depends_on_it(hosts: Starter, host: Host, shipped: Workflow):

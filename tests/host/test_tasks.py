@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 from PIL import Image
 
@@ -120,3 +123,108 @@ def test_a_prompt_timeline_encodes_each_prompt_once_and_an_edit_reruns_what_depe
     assert len([node for node in first.ran if ".prompt_" in node]) == 2
     planner["prompts"] = "0-2.4s: a red star moves left\n2.4s: a red star moves down"
     assert sections_run(parts.queue(alive)) == [2, 3]  # inverted: the end of the video is made first, and is kept
+
+
+def test_of_four_sections_the_third_ones_prompt_reruns_the_third_and_fourth(alive: Host, parts: Graph):
+    """In order of generation, which is that of time here."""
+    planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
+    inputs(parts, "PackHistory")["schedule"] = F1
+    planner["seconds"], sampler["clip"] = 4.8, [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
+    lines = ["0-2.4s: a red star moves up", "2.4-3.6s: a red star moves down", "3.6s: a red star moves left"]
+    planner["prompts"] = "\n".join(lines)
+    assert sections_run(parts.queue(alive)) == [0, 1, 2, 3]
+    planner["prompts"] = "\n".join([lines[0], "2.4-3.6s: a red star moves slowly down", lines[2]])
+    assert sections_run(parts.queue(alive)) == [2, 3]
+
+
+def test_two_endpoints_with_prompts_of_their_own_run_and_an_edit_of_one_leaves_the_other_gap(alive: Host, parts: Graph):
+    planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
+    planner["seconds"], sampler["clip"] = 7.2, [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
+    first = parts.add("FramePackEndpoint", seconds=2.4, prompt="a blue circle moves up", keyframe="")
+    second = parts.add("FramePackEndpoint", seconds=4.8, prompt="a green square", keyframe="", previous=first)
+    planner["endpoints"] = second
+    done = parts.queue(alive)
+    assert frames_of(saved(alive, done)).shape[0] == 217
+    assert len([node for node in done.ran if ".prompt_" in node]) == 2
+    every = sections_run(done)
+    assert sections_run(parts.queue(alive)) == []
+    parts.workflow[second[0]]["inputs"]["prompt"] = "a yellow square"
+    again = sections_run(parts.queue(alive))
+    assert 0 < len(again) < len(every)
+    assert not set(again) & {0, 1}  # the first endpoint and the section after it
+
+
+TIMELINES = {
+    "overlap": ("0-2s: up\n1-3s: down", ["line 2 of the prompt timeline", "1 s comes before 2 s"]),
+    "no time": ("up", ["line 1 of the prompt timeline", "does not read"]),
+    "too late": ("0-7s: up\n7-9s: down", ["begins at 7 s", "the video is 1.23 s long"]),
+}
+
+
+@pytest.mark.parametrize("case", TIMELINES)
+def test_a_fault_of_the_timeline_is_said_with_its_line_and_time(alive: Host, short: Workflow, case: str):
+    text, words = TIMELINES[case]
+    with pytest.raises(QueueError) as caught:
+        run(alive.url, edited(short, {("EndpointPlanner", "prompts"): text}))
+    for word in ["EndpointPlanner", *words]:
+        assert word in str(caught.value)
+
+
+POINTS = {
+    "too near": ([(2.0, ""), (2.8, "")], ["endpoints at 2 s and 2.8 s came", "5 latent frames between them"]),
+    "too late": ([(9.0, "")], ["an endpoint at 9 s came"]),
+    "without its image": ([(2.4, "gone")], ["the plan uses 'gone'"]),
+}
+
+
+@pytest.mark.parametrize("case", POINTS)
+def test_an_endpoint_that_cannot_be_is_said_with_its_time(alive: Host, parts: Graph, case: str):
+    points, words = POINTS[case]
+    inputs(parts, "EndpointPlanner")["seconds"] = 4.8
+    link = None
+    for seconds, keyframe in points:
+        before = {"previous": link} if link else {}
+        link = parts.add("FramePackEndpoint", seconds=seconds, prompt="", keyframe=keyframe, **before)
+    inputs(parts, "EndpointPlanner")["endpoints"] = link
+    with pytest.raises(QueueError) as caught:
+        parts.queue(alive)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "[1]", '[{"seconds": NaN, "prompt": null, "keyframe": null}]', '["a"]'])
+def test_what_are_no_endpoints_is_refused(alive: Host, short: Workflow, text: str):
+    with pytest.raises(QueueError, match="expected what FramePackEndpoint gives"):
+        run(alive.url, edited(short, {("EndpointPlanner", "endpoints"): text}))
+
+
+def test_a_key_frame_of_another_size_or_model_is_refused(alive: Host, parts: Graph):
+    inputs(parts, "EndpointPlanner")["seconds"] = 3.6
+    inputs(parts, "EndpointPlanner")["endpoints"] = parts.add(
+        "FramePackEndpoint", seconds=2.4, prompt="", keyframe="middle"
+    )
+    for kind, size, words in (
+        ("EmptyHunyuanLatentVideo", {"width": 96, "height": 64, "length": 1}, "middle is of an image of 96x64 pixels"),
+        ("EmptyLatentImage", {"width": 64, "height": 64}, "latent has 4 channels; this model's have 16"),
+    ):
+        latent = parts.add(kind, batch_size=1, **size)
+        inputs(parts, "SectionSampler")["anchors"] = parts.add("FramePackKeyframe", name="middle", latent=latent)
+        with pytest.raises(QueueError, match=words):
+            parts.queue(alive)
+
+
+def test_what_is_too_much_is_refused_before_it_expands(alive: Host, parts: Graph):
+    began = time.monotonic()
+    planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
+    sampler["clip"] = [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
+    inputs(parts, "PackHistory")["schedule"] = "td_f1k1_g1"
+    planner["seconds"] = 60.0
+    planner["prompts"] = "\n".join(f"{i / 5:.1f}s: number {i}" for i in range(200))
+    with pytest.raises(QueueError, match="The plan has 200 prompts and 0 blends of them; expected 128 at most"):
+        parts.queue(alive)
+    section = {"makes": [[0, 9002]], "positions": [*range(9002)], "context": []}
+    plan = {"schedule": "td_f1k1_g9", "num_lat_frames": 9002, "height": 64, "width": 64, "sections": [section]}
+    sampler["plan"] = json.dumps(plan)
+    with pytest.raises(QueueError, match="9002 latent frames came; expected 1 to 9001"):
+        parts.queue(alive)
+    assert time.monotonic() - began < 20

@@ -9,6 +9,7 @@ import comfy.ops
 import comfy.patcher_extension
 import torch
 
+from .sampler import StandInSampler
 from .vae import StandInNoise, StandInVAE
 
 
@@ -93,5 +94,5 @@ class StandInResident:
         return {"ui": {"text": (str(model.clone().model_size()), str(held))}}
 
 
-NODES = (StandInVision, StandInOperations, StandInModel, StandInResident, StandInVAE, StandInNoise)
+NODES = (StandInVision, StandInOperations, StandInModel, StandInResident, StandInVAE, StandInNoise, StandInSampler)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
