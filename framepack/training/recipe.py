@@ -92,6 +92,14 @@ EVEN = (
     *(Share(schedule=name, num_lat_frames=47, share=0.10 / 6) for name in TABLE_1 if "_g1" in name or "_g4" in name),
     *(Share(schedule=name, which="first", share=0.05 / 6) for name in TABLE_1 if "_g1" in name or "_g4" in name),
 )
+# What is judged: first frames from text, and the schedule of the shipped workflow.
+FRAMES = (Share(share=1.0),)
+FOCUSED = (
+    Share(share=0.35),
+    Share(schedule=INVERTED, which="first", share=0.25),
+    Share(schedule=INVERTED, share=0.28),
+    *(Share(schedule=name, num_lat_frames=47, share=0.12 / 30) for name in TABLE_1),
+)
 LATER: dict[str, Any] = {"optimizer": "muon", "rate": 2e-3, "shift": 3.0, "warmup": 50}
 
 
@@ -104,7 +112,9 @@ class Recipe:
         Stage(steps=500, **LATER, mixture=TEXTUAL),
         Stage(steps=3400, **LATER, mixture=TEXTUAL, decay=0.5, teach=500, text=False),
         Stage(steps=6000, **LATER, mixture=WIDE, decay=0.5, text=False),
-        Stage(steps=7550, **LATER | {"shift": 2.0}, frames_shift=1.0, mixture=EVEN, decay=0.8, text=False),
+        Stage(steps=6600, **LATER | {"shift": 2.0}, frames_shift=1.0, mixture=EVEN, decay=0.8, text=False),
+        Stage(steps=900, **LATER, frames_shift=1.0, mixture=FRAMES, text=False),
+        Stage(steps=3600, **LATER | {"shift": 4.0}, frames_shift=1.0, mixture=FOCUSED, decay=0.9, text=False),
     )
     batch: int = 16  # of sections of 9 frames; up to 4 times as many of fewer
     batch_of_frames: int = 96  # where a section is one frame from text alone

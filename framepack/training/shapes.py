@@ -32,7 +32,7 @@ CIRCUMRADIUS = {
 }
 UPRIGHT = {"circle": 0.0, "square": 0.0, "triangle": math.pi / 2, "star": -math.pi / 2}  # a tip up, or a side level
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
-SPEEDS = {"slowly": 0.1, "": 0.2, "quickly": 0.4}
+SPEEDS = {"slowly": 0.08, "": 0.15, "quickly": 0.25}
 # A latent pixel is 8 px wide: smaller outlines are lost between a few of them.
 RADII = (10.0, 12.0)
 SPEED_WEIGHTS = (0.4, 0.4, 0.2)
