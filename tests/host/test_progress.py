@@ -79,7 +79,7 @@ def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, thre
         (item,) = output["images"]
         data = asyncio.run(viewed(alive.url, item))
         with Image.open(io.BytesIO(data)) as picture:
-            assert picture.n_frames >= 5  # frames that are alike become one
+            assert picture.n_frames >= 3  # frames that are alike become one, and a slow shape makes many
             assert picture.size == (128, 128)
     shares = re.findall(r"previews took (.*) % of the run", alive.log_text()[before:])
     assert shares
