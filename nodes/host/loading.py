@@ -24,6 +24,7 @@ from ...framepack.errors import CheckpointError
 from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
+from .aside import keep_constants, set_aside
 from .fp8 import RowOperations
 from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 
@@ -75,6 +76,8 @@ def load_model(
     patcher_class = comfy.model_patcher.ModelPatcher
     if not disable_dynamic:
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    if patcher_class is comfy.model_patcher.ModelPatcher and operations is None:  # dynamic VRAM needs no such help
+        set_aside(model.diffusion_model)
     expected = {k: tuple(v.shape) for k, v in model.diffusion_model.state_dict().items()}
     checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
     weights = checkpoint.tensors()
@@ -83,6 +86,7 @@ def load_model(
     digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
     _fill(model, _in_dtype(weights, config, backbone, progress))
     patcher = patcher_class(model, load_device=device, offload_device=offload)
+    keep_constants(patcher)
     patcher.set_attachments(IDENTITY, digest)
     patcher.set_attachments(ORDER, order_of(checkpoint.name, order))
     options = (weight_dtype, attention, order, operations)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tools.client import Done, Workflow, edited, run
 from tools.host import REPO, Host, running
@@ -75,3 +77,8 @@ def node_of(workflow: Workflow, kind: str) -> str:
     """The only node of a class."""
     (number,) = [n for n, node in workflow.items() if node["class_type"] == kind]
     return number
+
+
+def newest_latents(host: Host, prefix: str) -> Tensor:
+    """The latents that SaveLatent wrote last under a prefix, and under no longer one that begins alike."""
+    return load_file(max((host.base / "output").glob(f"{prefix}_{'[0-9]' * 5}_.latent")))["latent_tensor"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from framepack.checkpoints.convert import convert
@@ -14,7 +14,7 @@ from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.models.wan import WanDiT, WanSpec
 from tests.backbones import SMALL
 from tests.framepack.test_convert import comfy
-from tests.host.conftest import Graph, node_of
+from tests.host.conftest import Graph, newest_latents, node_of
 from tools.client import QueueError, Workflow, edited
 from tools.host import Host
 
@@ -53,7 +53,7 @@ def latents_of(host: Host, workflow: Workflow, prefix: str) -> Tensor:
     graph = Graph({n: node for n, node in workflow.items() if node["class_type"] not in ("SaveVideo", "CreateVideo")})
     graph.add("SaveLatent", samples=[node_of(workflow, "SectionSampler"), 0], filename_prefix=prefix)
     graph.queue(host)
-    return load_file(sorted((host.base / "output").glob(f"{prefix}_*.latent"))[-1])["latent_tensor"]
+    return newest_latents(host, prefix)
 
 
 @pytest.mark.parametrize("name", MODELS)

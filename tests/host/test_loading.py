@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.host.conftest import Graph
+from tests.host.conftest import Graph, newest_latents
 from tools.client import QueueError
 from tools.host import REPO, Host
 
@@ -53,8 +53,7 @@ def sampled(host: Host, name: str, prefix: str, **options: str) -> tuple[Tensor,
     samples = graph.add("KSampler", model=model, positive=text, negative=text, latent_image=latent, **names)
     graph.add("SaveLatent", samples=samples, filename_prefix=prefix)
     done = graph.queue(host)
-    (saved,) = sorted((host.base / "output").glob(f"{prefix}_*.latent"))[-1:]
-    return load_file(saved)["latent_tensor"], done.outputs.get("1", {}).get("text", [""])[0]
+    return newest_latents(host, prefix), done.outputs.get("1", {}).get("text", [""])[0]
 
 
 @pytest.fixture(scope="module")

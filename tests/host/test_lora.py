@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.host.conftest import Graph
+from tests.host.conftest import Graph, newest_latents
 from tests.host.test_loading import BUILTIN, folder, metadata, relative, weights  # noqa: F401 - fixtures
 from tools.client import QueueError
 from tools.host import Host
@@ -40,8 +40,7 @@ def sampled(host: Host, name: str, lora: str | None, prefix: str, stock: bool = 
     samples = graph.add("KSampler", model=model, positive=text, negative=text, latent_image=latent, **names)
     graph.add("SaveLatent", samples=samples, filename_prefix=prefix)
     done = graph.queue(host)
-    (saved,) = sorted((host.base / "output").glob(f"{prefix}_*.latent"))[-1:]
-    return load_file(saved)["latent_tensor"], done.outputs.get("2", {}).get("text", [""])[0]
+    return newest_latents(host, prefix), done.outputs.get("2", {}).get("text", [""])[0]
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.host.conftest import Graph, node_of
+from tests.host.conftest import Graph, newest_latents, node_of
 from tests.host.test_main_job import frames_of, saved, stock_graph
 from tools.client import Workflow, edited, run
 from tools.host import Host
@@ -26,8 +25,7 @@ def custom(solver: str | None, prefix: str, host: Host):
     )
     graph.add("SaveLatent", samples=samples, filename_prefix=prefix)
     graph.queue(host)
-    (file,) = sorted((host.base / "output").glob(f"{prefix}_*.latent"))[-1:]
-    return load_file(file)["latent_tensor"]
+    return newest_latents(host, prefix)
 
 
 def test_our_euler_is_the_stock_euler(host: Host):
@@ -62,8 +60,7 @@ def cached(host: Host, short: Workflow, threshold: float | None):
     graph.add("SaveLatent", samples=[node_of(short, "SectionSampler"), 0], filename_prefix=f"cached_{threshold}")
     before = len(host.log_text())
     graph.queue(host)
-    (file,) = sorted((host.base / "output").glob(f"cached_{threshold}_*.latent"))[-1:]
-    return load_file(file)["latent_tensor"], host.log_text()[before:]
+    return newest_latents(host, f"cached_{threshold}"), host.log_text()[before:]
 
 
 def test_the_step_cache_saves_steps_in_each_section_and_at_zero_changes_nothing(host: Host, short: Workflow):

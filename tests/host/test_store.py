@@ -15,10 +15,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.host.conftest import SHIPPED, Graph, node_of
+from tests.host.conftest import SHIPPED, Graph, newest_latents, node_of
 from tests.host.test_main_job import frames_of
 from tests.mounts import mounted
 from tools.client import QueueError, Workflow, edited, run
@@ -68,7 +68,7 @@ def graph_of(workflow: Workflow) -> Graph:
 
 def latents_of(host: Host, graph: Graph) -> Tensor:
     graph.queue(host)
-    return load_file(max((host.base / "output").glob("kept_*.latent")))["latent_tensor"]
+    return newest_latents(host, "kept")
 
 
 def counted(host: Host, words: str, since: int = 0) -> int:
@@ -232,8 +232,7 @@ def test_two_hosts_share_a_store(hosts: Starter, host: Host, long: Workflow, tmp
         thread.join()
     expected = latents_of(host, graph_of(long))
     for own in pair:
-        saved = load_file(max((own.base / "output").glob("kept_*.latent")))["latent_tensor"]
-        assert torch.equal(saved, expected)
+        assert torch.equal(newest_latents(own, "kept"), expected)
         assert counted(own, BROKEN) == 0
     assert len(list(tmp_path.glob("*.safetensors"))) == NUM_SECTIONS
 
