@@ -17,5 +17,5 @@ CATEGORY = "FramePack"
 
 def preview(picture: Image, text: str, cls: type[io.ComfyNode]) -> dict:
     """A node's ui: a picture with a line of text."""
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+    pixels = torch.from_numpy(np.array(picture.convert("RGB")))[None].float().div_(255)
     return ui.PreviewImage(pixels, cls=cls).as_dict() | {"text": (text,)}

@@ -2,7 +2,7 @@
 
 A stack of names says whose code runs; a moment belongs to the name on top. Whatever is called within a function of
 the pack's nodes is the pack's, but for the calls out named in OUT: the model's forward, the VAE's, and the host's
-sampling and loading. What the host calls back is the pack's again.
+sampling, loading and progress bar. What the host calls back is the pack's again, but for the model's attention.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ OUT = {
         ("comfy.sd", "VAE", "decode"),
         ("comfy.sd", "VAE", "encode"),
         ("comfy.ldm.wan.vae", "Decoder3d", "forward"),
+        ("comfy.ldm.wan.vae", "CausalConv3d", "forward"),  # the one before the decoder
     ],
     "host": [
         ("comfy.sample", "", "sample_custom"),
         ("comfy.model_base", "BaseModel", "apply_model"),
         ("comfy.model_management", "", "load_models_gpu"),
+        ("comfy.utils", "ProgressBar", "update_absolute"),
     ],
 }
+OF_THE_MODEL = ("host_attention",)  # called by its blocks
 
 
 class Clock:
@@ -91,7 +94,8 @@ def attach() -> None:
     for module in [module for name, module in modules.items() if name.startswith(".nodes")]:
         for name, value in list(vars(module).items()):
             if isinstance(value, FunctionType) and f"{PACK}.nodes" in value.__module__:
-                setattr(module, name, made.setdefault(value, CLOCK.timed(value, "pack")))
+                part = "model" if name in OF_THE_MODEL else "pack"
+                setattr(module, name, made.setdefault(value, CLOCK.timed(value, part)))
             elif isinstance(value, type) and value.__module__ == module.__name__:
                 _attach_class(value)
     root = modules[""].__name__
