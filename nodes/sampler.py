@@ -26,7 +26,7 @@ MAX_NODES = 256  # children of one SectionSampler; the host's expansion takes mo
 MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
-LITERALS = ("seed", "steps", "cfg", "guidance", "keep")
+LITERALS = ("seed", "steps", "cfg", "guidance", "keep", "cfg_above", "history_guidance")
 LINKS = ("model", "negative", "clip_vision_output", "sampler", "sigmas")
 
 
@@ -71,6 +71,31 @@ def shared_inputs(raw: bool) -> list[io.Input]:
     ]
 
 
+def guidance_inputs() -> list[io.Input]:
+    """Where cfg acts, and what acts elsewhere: of SectionSampler and of its children."""
+    return [
+        io.Float.Input(
+            "cfg_above",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            tooltip="The noise level down to which cfg acts; 0: at every step. Where things move is settled above 0.9.",
+        ),
+        io.Float.Input(
+            "history_guidance",
+            default=0.0,
+            min=0.0,
+            max=10.0,
+            step=0.1,
+            optional=True,
+            tooltip="Where cfg does not act: leads away from the negative prompt with a blank history, so that "
+            "sections meet more closely. A second pass as cfg's; 0: none, as the released models expect.",
+        ),
+    ]
+
+
 class SectionSampler(io.ComfyNode):
     """Samples a plan, section by section."""
 
@@ -94,7 +119,14 @@ class SectionSampler(io.ComfyNode):
             display_name="Section Sampler",
             category=CATEGORY,
             description="Samples every section of a plan. Sections that an edit does not touch are kept.",
-            inputs=[model, PlanType.Input("plan", tooltip="From EndpointPlanner."), *others, noise, clip],
+            inputs=[
+                model,
+                PlanType.Input("plan", tooltip="From EndpointPlanner."),
+                *others,
+                noise,
+                clip,
+                *guidance_inputs(),
+            ],
             outputs=[io.Latent.Output(tooltip="The whole video's latents.")],
             enable_expand=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor
 from ..framepack.errors import FramePackError, LatentSizeError
 from ..framepack.packing.history import ContextGroup, gather
 from ..framepack.plan import Anchor, Section
+from ..framepack.sampling.guidance import Guidance, blank, sees
 from ..framepack.sampling.sections import noise_in_turn, section_noise
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
-from .sampler import SLOT_INPUTS, said_name, shared_inputs
+from .sampler import SLOT_INPUTS, guidance_inputs, said_name, shared_inputs
 from .types import CATEGORY, AnchorsType
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class FramePackSections(io.ComfyNode):
                 PLACES,
                 io.String.Input("drawn", default="null", tooltip="Lengths of sections that drew noise before, JSON."),
                 *shared_inputs(raw=False),
+                *guidance_inputs(),
             ],
             outputs=[io.Latent.Output()],
         )
@@ -224,10 +226,17 @@ class _Job:
         """The conditioning of its prompt."""
         return self.values[said_name(self.section)]
 
+    @property
+    def led(self) -> Guidance:
+        """By text and history; the input `guidance` is another, which the model was distilled to take as a number."""
+        names = {"cfg": "cfg", "cfg_above": "cfg_above", "history": "history_guidance"}
+        return Guidance(**{field: self.values[name] for field, name in names.items() if name in self.values})
+
     def key(self) -> str | None:
         """What it is kept under: a digest of all that determines it."""
-        parts = {name: self.values.get(name) for name in ("seed", "cfg", "guidance", "negative")}
+        parts = {name: self.values.get(name) for name in ("seed", "guidance", "negative")}
         parts |= {
+            "led": asdict(self.led),
             "positive": self.positive,
             "noise": self.noise,
             "sigmas": self.sigmas,
@@ -260,14 +269,8 @@ class _Job:
             "guidance": values["guidance"],
         }
         negative = values.get("negative") or host.zeroed(self.positive)
-        return host.sample(
-            values["model"],
-            self.noise,
-            self.sigmas,
-            self.sampler,
-            host.with_values(self.positive, extra),
-            host.with_values(negative, extra),
-            values["cfg"],
-            values["seed"],
-            progress.callback,
-        )
+        conds = {"positive": host.with_values(self.positive, extra), "negative": host.with_values(negative, extra)}
+        if self.led.history and sees(self.history):
+            conds["blank"] = host.with_values(negative, extra | {"framepack_history": blank(self.history)})
+        model, seed = values["model"], values["seed"]
+        return host.sample(model, self.noise, self.sigmas, self.sampler, conds, self.led, seed, progress.callback)

@@ -11,6 +11,8 @@ import json
 import logging
 from typing import Any
 
+from framepack.training.evaluate import GUIDANCE
+
 from .host import CACHE, REPO, running
 from .workflows import Graph, Node
 
@@ -53,7 +55,8 @@ def image_to_video_small() -> Graph:
     start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
     schedule = g.add("PackHistory", schedule=INVERTED, width=64, height=64)
     plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
-    samples = sampler(g, model, plan, positive, cfg=2.0, seed=5, negative=negative, start_latent=start)
+    led = {"cfg": GUIDANCE.cfg, "cfg_above": GUIDANCE.cfg_above, "history_guidance": GUIDANCE.history}
+    samples = sampler(g, model, plan, positive, **led, seed=5, negative=negative, start_latent=start)
     return finish(g, samples, vae)
 
 

@@ -1,6 +1,6 @@
 """Measure the built-in model on clips that training never saw; prints JSON.
 
-    python -m framepack.training.evaluate [--clips 64] [--steps 16] [--cfg 2]
+    python -m framepack.training.evaluate [--clips 64] [--steps 16] [--cfg 3] [--cfg-above 0.9] [--history 1]
 
 Image to video, five seconds, inverted: `shape_kept` is the share of frames that still show the start frame's
 colour with an area within 40 %; `direction_right` the share of clips whose centre, up to the first bounce, moves
@@ -20,8 +20,9 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from torch import Tensor
 from ..checkpoints import builtin
 from ..metrics import shapes as measure
 from ..plan import Plan
+from ..sampling.guidance import Guidance
 from ..schedule import parse
 from ..sections import make_plan
 from .encode import encode_scene, scene_of
@@ -37,7 +39,8 @@ from .shapes import COLOURS, DIRECTIONS, SPEEDS, Scene, caption, render
 
 SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 NUM_LAT_FRAMES = 37
-STEPS, CFG = 16, 2.0
+STEPS = 16
+GUIDANCE = Guidance(cfg=3.0, cfg_above=0.9, history=1.0)  # of the shipped workflow
 NUM_PIX_FRAMES = 4 * NUM_LAT_FRAMES - 3
 MIDDLE = NUM_LAT_FRAMES // 2  # the latent frame that holds the middle frame
 
@@ -122,8 +125,26 @@ class Sampling:
 
     schedule: str = SCHEDULE
     steps: int = STEPS
-    cfg: float = CFG
+    guidance: Guidance = GUIDANCE
     batch: int = 16
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser, steps: int = STEPS) -> None:
+        """Options of a command line: --steps, --cfg, --cfg-above, --history."""
+        parser.add_argument("--steps", type=int, default=steps)
+        parser.add_argument("--cfg", type=float, default=GUIDANCE.cfg)
+        parser.add_argument("--cfg-above", type=float, default=GUIDANCE.cfg_above, help="noise level")
+        parser.add_argument("--history", type=float, default=GUIDANCE.history, help="history guidance")
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, **others: Any) -> Sampling:
+        """From these options."""
+        guidance = Guidance(cfg=args.cfg, cfg_above=args.cfg_above, history=args.history)
+        return cls(steps=args.steps, guidance=guidance, **others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the results state it."""
+        return {"steps": self.steps, "guidance": asdict(self.guidance)}
 
 
 def image_to_video(model: Builtin, scenes: list[Scene], truth: Truth, how: Sampling) -> dict:
@@ -133,7 +154,7 @@ def image_to_video(model: Builtin, scenes: list[Scene], truth: Truth, how: Sampl
     bounds = {"decoded": allowed_step(truth.decoded), "drawn": allowed_step(truth.drawn)}
     kept, way = [], []
     smooth: dict[str, list[float]] = {name: [] for name in bounds}
-    batch, sampling = how.batch, {"steps": how.steps, "cfg": how.cfg}
+    batch, sampling = how.batch, {"steps": how.steps, "guidance": how.guidance}
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
         starts = torch.stack([encode_scene(model.vae, scene, 1) for scene in some])
@@ -160,7 +181,7 @@ def text_to_video(model: Builtin, scenes: list[Scene], how: Sampling) -> dict:
     """The share of clips that show what the text names."""
     plan = make_plan(parse(how.schedule), num_lat_frames=NUM_LAT_FRAMES, start=False)
     shown: list[float] = []
-    batch, sampling = how.batch, {"steps": how.steps, "cfg": how.cfg}
+    batch, sampling = how.batch, {"steps": how.steps, "guidance": how.guidance}
     for i in range(0, len(scenes), batch):
         some = scenes[i : i + batch]
         latents = generate(model, plan, [caption(s) for s in some], start=None, seed=1000 + i, **sampling)
@@ -173,17 +194,15 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--cfg", type=float, default=CFG)
+    Sampling.add_options(parser)
     parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
     args = parser.parse_args()
     model = Builtin.load(args.assets)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
-    truth, how = Truth.of(model, scenes), Sampling(steps=args.steps, cfg=args.cfg)
+    truth, how = Truth.of(model, scenes), Sampling.of(args)
     result = {
         "clips": args.clips,
-        "steps": args.steps,
-        "cfg": args.cfg,
+        **how.to_dict(),
         "image_to_video": image_to_video(model, scenes, truth, how),
         "text_to_video": text_to_video(model, scenes, how),
         "vae": {"psnr_db": share(truth.psnr_db), "named_shown_of_true_clips": share(truth.named)},

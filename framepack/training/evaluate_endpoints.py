@@ -1,6 +1,6 @@
 """Measure planned endpoints with prompts of their own on the built-in model; prints JSON.
 
-    python -m framepack.training.evaluate_endpoints [--clips 16] [--steps 16] [--cfg 2]
+    python -m framepack.training.evaluate_endpoints [--clips 16] [--steps 16]
 
 Nine seconds in the inverted order, without an image: a first frame from one caption, and two endpoints, at three and
 six seconds, with captions of other colours and outlines. `named_shown`, `colour_shown` and `outline_shown` are the
@@ -27,7 +27,7 @@ from ..plan import Plan
 from ..schedule import parse
 from ..sections import Endpoint, make_plan
 from .encode import encode_scene, scene_of
-from .evaluate import CFG, STEPS, Sampling, allowed_step, seam_frames, share, smooth_share
+from .evaluate import Sampling, allowed_step, seam_frames, share, smooth_share
 from .generate import Builtin, generate
 from .shapes import CIRCUMRADIUS, COLOURS, Scene, caption
 
@@ -109,7 +109,8 @@ def evaluate(model: Builtin, stories: list[Story], how: Sampling) -> dict:
         some = stories[i : i + how.batch]
         first, *said = [[caption(story.scenes[n]) for story in some] for n in range(3)]
         told = dict(zip(PROMPTS, said, strict=True))
-        made = generate(model, plan, first, start=None, steps=how.steps, cfg=how.cfg, seed=2000 + i, told=told)
+        sampling = {"steps": how.steps, "guidance": how.guidance, "seed": 2000 + i}
+        made = generate(model, plan, first, start=None, told=told, **sampling)
         found += [measured(story, model.pixels(clip), plan, allowed) for story, clip in zip(some, made, strict=True)]
     return {name: share([clip[name] for clip in found]) for name in found[0]} | {"allowed_px": round(allowed, 3)}
 
@@ -118,13 +119,12 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--cfg", type=float, default=CFG)
+    Sampling.add_options(parser)
     parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
     args = parser.parse_args()
-    how = Sampling(steps=args.steps, cfg=args.cfg)
+    how = Sampling.of(args)
     result = evaluate(Builtin.load(args.assets), [Story.of(seed) for seed in range(args.clips)], how)
-    asked = {"clips": args.clips, "steps": args.steps, "cfg": args.cfg}
+    asked = {"clips": args.clips, **how.to_dict()}
     sys.stdout.write(json.dumps(asked | result, indent=2) + "\n")
 
 

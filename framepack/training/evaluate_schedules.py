@@ -1,6 +1,6 @@
 """Measure the built-in model on every schedule of the paper's Table 1, with paired clips and seeds; prints JSON.
 
-    python -m framepack.training.evaluate_schedules [--clips 32] [--steps 8] [--cfg 2]
+    python -m framepack.training.evaluate_schedules [--clips 32] [--steps 8]
 
 The measures of image to video are those of `evaluate`; a table of them goes to the error stream, with the largest
 distance below the best schedule. Each schedule with a group of 512 frames also makes one video of 70 seconds.
@@ -23,7 +23,7 @@ from ..presets import TABLE_1
 from ..schedule import parse
 from ..sections import make_plan
 from .encode import encode_scene, scene_of
-from .evaluate import CFG, Sampling, Truth, image_to_video
+from .evaluate import Sampling, Truth, image_to_video
 from .generate import Builtin, generate
 from .shapes import COLOURS, Scene, caption, render
 
@@ -37,7 +37,7 @@ def long_video(model: Builtin, scene: Scene, how: Sampling) -> dict[str, float]:
     """A 70 s video of one scene: the share of frames of its last five seconds that keep the start shape."""
     plan = make_plan(parse(how.schedule), num_lat_frames=LONG)
     start = encode_scene(model.vae, scene, 1)[None]
-    clip = generate(model, plan, [caption(scene)], start=start, steps=how.steps, cfg=how.cfg, seed=0)[0]
+    clip = generate(model, plan, [caption(scene)], start=start, steps=how.steps, guidance=how.guidance, seed=0)[0]
     assert clip.shape[1] == LONG
     seen = measure.track(model.pixels(clip[:, -WINDOW:])[-4 * (WINDOW - 3) :])
     true = measure.track(render(scene, [0]).transpose(0, 1))
@@ -57,8 +57,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--cfg", type=float, default=CFG)
+    Sampling.add_options(parser, steps=8)
     parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
     parser.add_argument("--schedules", nargs="+", default=list(TABLE_1))
     args = parser.parse_args()
@@ -67,7 +66,7 @@ def main() -> None:
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
     truth, results = Truth.of(model, scenes), {}
     for name in args.schedules:
-        how = Sampling(schedule=name, steps=args.steps, cfg=args.cfg, batch=args.clips)
+        how = Sampling.of(args, schedule=name, batch=args.clips)
         results[name] = image_to_video(model, scenes, truth, how)
         shown = "  ".join(f"{measured} {results[name][measured]['mean']:6.1%}" for measured in MEASURES)
         if "f512" in name:
@@ -75,7 +74,7 @@ def main() -> None:
             shown += f"  {results[name]['long']['seconds']:.0f} s: {results[name]['long']['kept_at_end']:.0%} kept"
         log.info("%-38s %s", name, shown)
     log.info("largest distance below the best: %s", shortfall(results))
-    asked = {"clips": args.clips, "steps": args.steps, "cfg": args.cfg}
+    asked = {"clips": args.clips, **Sampling.of(args).to_dict()}
     sys.stdout.write(json.dumps(asked | {"shortfall": shortfall(results), "schedules": results}, indent=2) + "\n")
 
 

@@ -5,7 +5,7 @@ Dims: b batch, c channels, t h w latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..models.text import TextEncoder, Tokenizer
 from ..packing.history import ContextGroup
 from ..plan import Plan, Section
+from ..sampling.guidance import HISTORY, TEXT, UNGUIDED, Guidance, blank, sees
 from ..sampling.sections import run_plan, section_noise
 from ..sampling.sigmas import flow_sigmas
 from ..sampling.solvers import euler
@@ -75,36 +76,43 @@ def generate(
     start: Tensor | None,
     steps: int,
     seed: int,
-    cfg: float = 1.0,
+    guidance: Guidance = UNGUIDED,
     grid: int = 8,
     told: Mapping[str, list[str]] | None = None,
 ) -> Tensor:
     """Run a plan for b captions at once: normalised latents ``b c t h w``.
 
     `start` holds the raw first latents, ``b c 1 h w``, where the plan has a start anchor. Section i's noise comes
-    from (seed, i). With `cfg` above 1 the empty caption is led away from. `told` has b captions for each prompt of
-    the plan's own sections, by that prompt.
+    from (seed, i). Text guidance leads away from the empty caption. `told` has b captions for each prompt of the
+    plan's own sections, by that prompt.
     """
     timeline = {} if start is None else {0: model.latent_format.process_in(start)}
     b, channels = len(captions), model.dit.spec.in_channels
-    said = {
-        name: words if cfg == 1 else [*words, *[""] * b] for name, words in {None: captions, **(told or {})}.items()
-    }
+    said = {None: captions, **(told or {})}
     encoded = {name: model.text(torch.tensor(list(map(model.tokenizer, words)))) for name, words in said.items()}
+    unsaid = model.text(torch.tensor([model.tokenizer("")] * b))
 
     def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
-        num_lat_frames, (context, pooled) = section.num_lat_frames, encoded[section.prompt]
+        num_lat_frames, text, seen = section.num_lat_frames, encoded[section.prompt], sees(history)
         noise = section_noise(seed, index, (b, channels, num_lat_frames, grid, grid))
         sigmas = flow_sigmas(steps, BASE.num_tokens(num_lat_frames, grid, grid))
-        if cfg != 1:
-            history = [replace(group, latents=group.latents.repeat(2, 1, 1, 1, 1)) for group in history]
+        seconds = {TEXT: (unsaid, history), HISTORY: (unsaid, blank(history))}  # what the second pass has
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            x = x if cfg == 1 else x.repeat(2, 1, 1, 1, 1)
+            led_from, scale = guidance.at(float(sigma), seen)
+            passes = [(text, history)] if led_from is None else [(text, history), seconds[led_from]]
+            context, pooled = (torch.cat(parts) for parts in zip(*(words for words, _ in passes), strict=True))
+            groups = [_stacked(parts) for parts in zip(*(groups for _, groups in passes), strict=True)]
+            x = x.repeat(len(passes), 1, 1, 1, 1)
             levels = sigma.expand(len(x)) * 1000
-            v = model.dit(x, levels, context, pooled, positions=section.positions, history=history)
-            return v if cfg == 1 else v[b:] + cfg * (v[:b] - v[b:])
+            first, *others = model.dit(x, levels, context, pooled, positions=section.positions, history=groups).split(b)
+            return first if not others else others[0] + scale * (first - others[0])
 
         return euler(velocity, noise, sigmas)
 
     return run_plan(plan, timeline, sample, like=torch.empty(b, channels, 1, grid, grid))
+
+
+def _stacked(groups: Sequence[ContextGroup]) -> ContextGroup:
+    """The same group of several passes, in one batch."""
+    return replace(groups[0], latents=torch.cat([group.latents for group in groups]))

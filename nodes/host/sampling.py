@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_management
 import comfy.model_patcher
-import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...framepack.sampling.guidance import HISTORY, Guidance
 from .keys import SOLVER
 from .models.packed import PackedModel
 
@@ -66,19 +67,36 @@ def sampler_of(solver: Callable[..., Tensor]) -> Any:
     return comfy.samplers.KSAMPLER(run)
 
 
+class SectionGuider(comfy.samplers.CFGGuider):
+    """The host's guider, with history guidance where text guidance does not act.
+
+    `conds` are conditionings by name: positive, negative, and blank, the negative one with a blank history.
+    """
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: Guidance, conds: dict[str, list]):
+        super().__init__(model)
+        self.guidance, self.sees = guidance, "blank" in conds
+        self.inner_set_conds(conds)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
+        """Denoised latents at the noise level `timestep` ``b``."""
+        led_from, scale = self.guidance.at(float(timestep[0]), self.sees)
+        positive, other = self.conds["positive"], self.conds["blank" if led_from == HISTORY else "negative"]
+        options = model_options or {}
+        return comfy.samplers.sampling_function(self.inner_model, x, timestep, other, positive, scale, options, seed)
+
+
 def sample(
     model: comfy.model_patcher.ModelPatcher,
     noise: Tensor,
     sigmas: Tensor,
     sampler: Any,
-    positive: list,
-    negative: list,
-    cfg: float,
+    conds: dict[str, list],
+    guidance: Guidance,
     seed: int,
     callback: Callable[..., None] | None,
 ) -> Tensor:
-    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``."""
-    blank = torch.zeros_like(noise)
-    return comfy.sample.sample_custom(
-        model, noise, cfg, sampler, sigmas, positive, negative, blank, callback=callback, seed=seed
-    )
+    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``; `conds` as SectionGuider's."""
+    guider, blank = SectionGuider(model, guidance, conds), torch.zeros_like(noise)
+    made = guider.sample(noise, blank, sampler, sigmas, callback=callback, seed=seed)
+    return made.to(comfy.model_management.intermediate_device())
