@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .errors import PlanError
-from .plan import Context, Section
+from .plan import INTS, Context, Section
 from .schedule import Group, Schedule
 
 GAP_RULES = ("released", "pinned", "true", "capped:N")
-_INTS = tuple(range(20_000))  # shared, so that the long tails of many sections cost no memory of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +192,8 @@ def _tail(schedule: Schedule, frames: range, position: int) -> list[Context]:
     return [
         Context(
             kernel=schedule.tail_kernel,
-            frames=_INTS[frames.start : frames.stop],
-            positions=_INTS[position : positions.stop] if position >= 0 else tuple(positions),
+            frames=INTS[frames.start : frames.stop],
+            positions=INTS[position : positions.stop] if position >= 0 else tuple(positions),
             tail=schedule.tail,
         )
     ]

@@ -66,9 +66,14 @@ def _summary(schedule: Schedule, height: int, width: int) -> list[str]:
     return [
         f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens",
         f"at {size}; {share:.0%} of them are the generated section",
-        f"a step costs {own:.3g} times less than with these {frames} frames in full,",
-        f"{minute:.3g} times less than with a minute of history in full",
+        f"a step costs {_times(own)} less than with these {frames} frames in full,",
+        f"{_times(minute)} less than with a minute of history in full",
     ]
+
+
+def _times(ratio: float) -> str:
+    """How many times, for people."""
+    return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.3g} times"
 
 
 def _strip(draw: Draw, schedule: Schedule, top: int) -> None:

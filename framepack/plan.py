@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from . import prompts
 from .errors import PlanError
+from .fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, load_json, object_of, slot_of
 from .schedule import MAX_KERNEL, num_tail_tokens, parse
 from .units import Kernel, pixel_frames
 
 MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps, or 1,000 sections of 9
 MAX_CONTEXT_FRAMES = 6_000_000  # of all sections together
-MAX_POSITION = 1_000_000
-MAX_NAME = 64  # characters of a slot's name
-
-T = TypeVar("T")
+INTS = tuple(range(20_000))  # shared, so that the long tails of many sections cost neither memory nor time of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +40,13 @@ class Context:
             raise PlanError("a tail group came with a frame that is not there; expected latent frames that are made")
 
     @property
-    def known(self) -> tuple[int, ...]:
-        """The frames of the timeline that it looks at."""
-        if self.tail:  # thousands, and each of them is there
-            return self.frames  # type: ignore[return-value]
-        return tuple(frame for frame in self.frames if type(frame) is int)
+    def known(self) -> Iterator[range]:
+        """The frames of the timeline that it looks at, in runs: a tail has thousands, in one."""
+        first, last = self.frames[0], self.frames[-1]
+        if self.tail and self.frames == INTS[first : last + 1]:  # type: ignore[operator, misc]
+            yield range(first, last + 1)  # type: ignore[operator, arg-type]
+        else:
+            yield from (range(frame, frame + 1) for frame in self.frames if type(frame) is int)
 
     def num_tokens(self, height: int, width: int) -> int:
         """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
@@ -67,8 +67,8 @@ class Context:
     @classmethod
     def from_dict(cls, data: object) -> Context:
         """From the plan's JSON. Raises PlanError."""
-        fields = _fields(data, "a context group", {"kernel", "frames", "positions"}, {"tail"})
-        kernel = _ints(fields["kernel"], "a kernel", 1)
+        fields = object_of(data, "a context group", {"kernel", "frames", "positions"}, {"tail"})
+        kernel = ints_of(fields["kernel"], "a kernel", 1)
         tail = fields.get("tail")
         if len(kernel) != 3 or max(kernel) > 2 * MAX_KERNEL:
             raise PlanError(
@@ -78,8 +78,8 @@ class Context:
             raise PlanError(f"the tail {tail!r:.40} came; expected ta or tc, or none at all")
         return cls(
             kernel=Kernel(*kernel),
-            frames=_frames(fields["frames"]),
-            positions=_ints(fields["positions"], "positions", -MAX_POSITION),
+            frames=frames_of(fields["frames"]),
+            positions=ints_of(fields["positions"], "positions", -MAX_POSITION),
             tail=tail,
         )
 
@@ -116,7 +116,13 @@ class Section:
     @property
     def known(self) -> set[int]:
         """The frames of the timeline that it looks at."""
-        return set().union(*(context.known for context in self.context))
+        return set().union(*(run for context in self.context for run in context.known))
+
+    def makers(self, maker: Sequence[int | None]) -> set[int | None]:
+        """Who made the frames that it looks at, given by frame; None for those that nobody did."""
+        runs = [run for context in self.context for run in context.known]
+        beyond = {None} if any(run.stop > len(maker) for run in runs) else set()
+        return beyond.union(*(maker[run.start : run.stop] for run in runs))
 
     def num_context_tokens(self, height: int, width: int) -> int:
         """Tokens of its context, tails too, on a latent grid of height by width."""
@@ -139,22 +145,22 @@ class Section:
     @classmethod
     def from_dict(cls, data: object) -> Section:
         """From the plan's JSON. Raises PlanError."""
-        fields = _fields(data, "a section", {"makes", "positions", "context"}, {"prompt", "needs"})
-        makes = tuple(_ints(pair, "a range", 0) for pair in _list(fields["makes"], "makes"))
+        fields = object_of(data, "a section", {"makes", "positions", "context"}, {"prompt", "needs"})
+        makes = tuple(ints_of(pair, "a range", 0) for pair in list_of(fields["makes"], "makes"))
         if any(len(pair) != 2 for pair in makes):
             raise PlanError("a section's makes came without pairs; expected ranges such as [[28, 37]]")
         return cls(
             makes=makes,  # type: ignore[arg-type]
-            positions=_ints(fields["positions"], "positions", -MAX_POSITION),
-            context=tuple(Context.from_dict(c) for c in _list(fields["context"], "context")),
+            positions=ints_of(fields["positions"], "positions", -MAX_POSITION),
+            context=tuple(Context.from_dict(c) for c in list_of(fields["context"], "context")),
             prompt=prompts.from_data(fields.get("prompt")),
-            needs=_ints(fields.get("needs", []), "needs", 0),
+            needs=ints_of(fields.get("needs", []), "needs", 0),
         )
 
     @classmethod
     def from_json(cls, text: str) -> Section:
         """From `to_json`. Raises PlanError."""
-        return cls.from_dict(_load(text, "section"))
+        return cls.from_dict(load_json(text, "section"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +184,11 @@ class Anchor:
     @classmethod
     def from_dict(cls, data: object) -> Anchor:
         """From the plan's JSON. Raises PlanError."""
-        fields = _fields(data, "an anchor", {"slot", "frame"}, {"num_lat_frames"})
+        fields = object_of(data, "an anchor", {"slot", "frame"}, {"num_lat_frames"})
         return cls(
-            slot=_slot(fields["slot"]),
-            frame=_int(fields["frame"], "an anchor's frame", 0),
-            num_lat_frames=_int(fields.get("num_lat_frames", 1), "an anchor's num_lat_frames", 1),
+            slot=slot_of(fields["slot"]),
+            frame=int_of(fields["frame"], "an anchor's frame", 0),
+            num_lat_frames=int_of(fields.get("num_lat_frames", 1), "an anchor's num_lat_frames", 1),
         )
 
 
@@ -227,8 +233,8 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read and check plan JSON. Raises PlanError, and ScheduleError for its schedule."""
-        fields = _fields(
-            _load(text, "plan"),
+        fields = object_of(
+            load_json(text, "plan"),
             "the plan",
             {"schedule", "num_lat_frames", "sections"},
             {"num_pix_frames", "height", "width", "anchors"},
@@ -236,14 +242,14 @@ class Plan:
         if not isinstance(fields["schedule"], str):
             raise PlanError(f"the plan's schedule {fields['schedule']!r:.40} came; expected a string")
         sides = {
-            side: None if (pixels := fields.get(side)) is None else _int(pixels, f"the plan's {side}", 1)
+            side: None if (pixels := fields.get(side)) is None else int_of(pixels, f"the plan's {side}", 1)
             for side in ("height", "width")
         }
         plan = cls(
             schedule=str(parse(fields["schedule"])),
-            num_lat_frames=_int(fields["num_lat_frames"], "num_lat_frames", 1),
-            sections=tuple(Section.from_dict(s) for s in _list(fields["sections"], "sections")),
-            anchors=tuple(Anchor.from_dict(a) for a in _list(fields.get("anchors", []), "anchors")),
+            num_lat_frames=int_of(fields["num_lat_frames"], "num_lat_frames", 1),
+            sections=tuple(Section.from_dict(s) for s in list_of(fields["sections"], "sections")),
+            anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "anchors")),
             **sides,
         )
         if fields.get("num_pix_frames", plan.num_pix_frames) != plan.num_pix_frames:
@@ -258,7 +264,7 @@ class Plan:
         """Every frame is made or anchored exactly once, and made before it is context. Raises PlanError."""
         if not 1 <= self.num_lat_frames <= MAX_LAT_FRAMES:
             raise PlanError(f"{self.num_lat_frames} latent frames came; expected 1 to {MAX_LAT_FRAMES}")
-        maker: dict[int, int] = {}  # frame to section, -1 for anchors
+        maker: list[int | None] = [None] * self.num_lat_frames  # section by frame, -1 for anchors
         for anchor in self.anchors:
             if anchor.frames.stop > self.num_lat_frames:
                 raise PlanError(
@@ -271,79 +277,22 @@ class Plan:
             self._check_needs(section, index, maker)
             for frame in section.made:
                 self._add(maker, frame, index, f"section {index}")
-        if len(maker) < self.num_lat_frames:
-            missing = next(f for f in range(self.num_lat_frames) if f not in maker)
-            raise PlanError(f"latent frame {missing} is made by no section and is no anchor")
+        if None in maker:
+            raise PlanError(f"latent frame {maker.index(None)} is made by no section and is no anchor")
 
-    def _add(self, maker: dict[int, int], frame: int, index: int, who: str) -> None:
+    def _add(self, maker: list[int | None], frame: int, index: int, who: str) -> None:
         if not 0 <= frame < self.num_lat_frames:
             raise PlanError(f"{who} makes latent frame {frame}; the video has 0 to {self.num_lat_frames - 1}")
-        if frame in maker:
+        if maker[frame] is not None:
             raise PlanError(f"{who} makes latent frame {frame}, which is there already")
         maker[frame] = index
 
-    def _check_needs(self, section: Section, index: int, maker: Mapping[int, int]) -> None:
-        known = section.known
-        needs = set(map(maker.get, known)) - {-1}
+    def _check_needs(self, section: Section, index: int, maker: Sequence[int | None]) -> None:
+        needs = section.makers(maker) - {-1}
         if None in needs:
-            missing = min(known.difference(maker))
+            missing = min(f for f in section.known if f >= len(maker) or maker[f] is None)
             raise PlanError(f"section {index} looks at latent frame {missing}, which is not made before it")
         if unnamed := needs - set(section.needs):
             raise PlanError(f"section {index} looks at frames of section {min(unnamed)}, which its needs do not name")
         if late := [need for need in section.needs if need >= index]:
             raise PlanError(f"section {index} needs section {late[0]}, which is not made before it")
-
-
-def _load(text: str, what: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as fault:
-        raise PlanError(f"the {what} is no JSON ({fault}); expected what EndpointPlanner gives") from fault
-
-
-def _fields(data: object, what: str, required: set[str], optional: set[str]) -> dict[str, Any]:
-    """The object's fields, none missing and none strange."""
-    if not isinstance(data, dict):
-        raise PlanError(
-            f"{what} is a JSON {type(data).__name__}; expected an object with {', '.join(sorted(required))}"
-        )
-    if missing := required - data.keys():
-        raise PlanError(f"{what} has no {min(missing)}; expected what EndpointPlanner gives")
-    if strange := data.keys() - required - optional:
-        raise PlanError(f"{what} has the unknown field {min(strange)!r:.40}; expected what EndpointPlanner gives")
-    return data
-
-
-def _list(data: object, what: str) -> list[Any]:
-    if not isinstance(data, list):
-        raise PlanError(f"{what} came as a JSON {type(data).__name__}; expected a list")
-    return data
-
-
-def _int(value: object, what: str, least: int) -> int:
-    if type(value) is not int or not least <= value <= MAX_POSITION:
-        raise PlanError(f"{what} {value!r:.40} came; expected a whole number from {least} to {MAX_POSITION}")
-    return value
-
-
-def _ints(data: object, what: str, least: int) -> tuple[int, ...]:
-    return _each(data, what, lambda value: _int(value, what, least))
-
-
-def _frames(data: object) -> tuple[int | str | None, ...]:
-    def frame(value: object) -> int | str | None:
-        if value is None:
-            return None
-        return _slot(value) if isinstance(value, str) else _int(value, "a context frame", 0)
-
-    return _each(data, "frames", frame)
-
-
-def _each(data: object, what: str, read: Callable[[object], T]) -> tuple[T, ...]:
-    return tuple(map(read, _list(data, what)))
-
-
-def _slot(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
-        raise PlanError(f"the slot name {value!r:.40} came; expected 1 to {MAX_NAME} printable characters")
-    return value

@@ -240,10 +240,10 @@ def _with_end(sections: list[Section], last: int) -> list[Section]:
 
 def _with_needs(sections: Iterable[Section]) -> tuple[Section, ...]:
     """Name for each section those that made its context."""
-    maker: dict[int, int] = {}
-    done = []
+    sections, done = list(sections), []
+    maker: list[int | None] = [None] * max(stop for section in sections for _, stop in section.makes)
     for index, section in enumerate(sections):
-        needs = set(map(maker.get, section.known)) - {None}
-        done.append(replace(section, needs=tuple(sorted(needs))))
-        maker.update(dict.fromkeys(section.made, index))
+        done.append(replace(section, needs=tuple(sorted(section.makers(maker) - {None}))))
+        for start, stop in section.makes:
+            maker[start:stop] = [index] * (stop - start)
     return tuple(done)

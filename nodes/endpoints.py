@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack.errors import PlanError
-from ..framepack.plan import MAX_NAME
+from ..framepack.fields import MAX_NAME
 from ..framepack.sections import END, START, VIDEO
 from .types import CATEGORY, AnchorsType, EndpointsType
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from framepack.costs import against_full, cost
-from framepack.pictures import HEADING, MADE, ROW, THERE, colour_of, draw_plan, draw_schedule
+from framepack.pictures import HEADING, MADE, ROW, THERE, _summary, colour_of, draw_plan, draw_schedule
 from framepack.presets import PRESETS
 from framepack.schedule import parse
 from framepack.sections import Endpoint, make_plan
@@ -78,3 +78,8 @@ def test_a_long_plans_picture_stays_small():
 def test_a_paler_colour_is_a_larger_kernel():
     shades = [sum(colour_of(Kernel.short(k))) for k in (1, 2, 4, 8)]
     assert shades == sorted(shades)
+
+
+def test_large_ratios_are_written_out():
+    lines = _summary(parse("td_f512k8f64k4f8k2f1k1_g9"), 60, 104)
+    assert lines[2].startswith("a step costs 1,088 times less")

@@ -187,6 +187,14 @@ def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
     assert Plan.from_json(text) == plan
 
 
+@pytest.mark.parametrize("tail", ["ta", "tc"])
+def test_so_are_those_that_see_a_tail_of_all_the_others(tail: str):
+    began = time.process_time()
+    plan = make_plan(parse(f"{tail}_f16k4f2k2f1k1_g9"), num_lat_frames=9001)
+    assert time.process_time() - began < 1
+    assert plan.sections[-1].needs == tuple(range(999))
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 36_000, float("nan")])
 def test_a_length_that_cannot_be_is_refused(seconds: float):
     with pytest.raises(PlanError, match="length"):
