@@ -1,4 +1,4 @@
-"""Decoding a video of three sections: every latent once against the reference's windows; Wan's stream against a whole.
+"""Decoding a video of three sections: every latent once, against the reference's windows.
 
 python -m benchmarks.decode [--rounds N]
 
@@ -16,11 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from framepack.training.generate import Builtin
 from framepack.units import pixel_frames
-from framepack.vae.stream import WanStream
 from framepack.vae.tiles import TileStream, decode_tiled
-from framepack.vae.wan import WanVAE
 from tools.shim.sitecustomize import mend_torchvision
 
 from .timing import RESULTS, circumstances, ratio, rounds, shown
@@ -29,7 +26,6 @@ SECTION, SECTIONS = 9, 3
 NUM_LAT_FRAMES = SECTION * SECTIONS + 1
 BLENDED = pixel_frames(SECTION)
 GRID = (8, 8)  # latent height and width
-WAN_GRID = (16, 16)  # smaller ones fall to torch's slow convolution on one thread, in pieces sooner than in a whole
 
 
 def hunyuan_vae() -> torch.nn.Module:
@@ -85,31 +81,12 @@ def hunyuan(num: int) -> list[str]:
     ]
 
 
-@torch.no_grad()
-def wan(num: int) -> list[str]:
-    """Rows: the stream's time over a whole decode's and the difference, on the built-in VAE."""
-    vae = Builtin.load().vae
-    torch.manual_seed(1)
-    latents = torch.randn(1, 16, NUM_LAT_FRAMES, *WAN_GRID)
-
-    def by_sections(vae: WanVAE = vae) -> Tensor:
-        stream = WanStream(vae)
-        return torch.cat([stream.push(piece) for piece in latents.split(SECTION, 2)], 2)
-
-    error = float((by_sections() - vae.decode(latents)).abs().max())
-    times = rounds({"stream": by_sections, "whole": lambda: vae.decode(latents)}, num)
-    return [
-        f"| Wan, 3 sections: stream by section / whole | - | {shown(ratio(times, 'stream', 'whole'), 3)} |",
-        f"| greatest difference from a whole decode | 1e-6 | {error:.1e} |",
-    ]
-
-
 def main() -> None:
     """Command line; prints and writes benchmarks/results/decode.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    rows = [*hunyuan(args.rounds), *wan(args.rounds)]
+    rows = hunyuan(args.rounds)
     head = f"# Decoding\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)

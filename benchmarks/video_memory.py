@@ -45,7 +45,7 @@ def peaks(seconds: float, size: int) -> tuple[int, int]:
 def main() -> None:
     """Command line; prints and writes benchmarks/results/video_memory.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--size", type=int, default=64)
     args = parser.parse_args()
     short, long = peaks(SHORT, args.size), peaks(LONG, args.size)
     sizes = f"{args.size}x{args.size}, {FPS} fps"

@@ -4,7 +4,7 @@ Dims: b batch, c channels, t frames, h w picture, z latent channels (16).
 Pixels ``b 3 t h w`` in [-1, 1], t = 4n + 1; latents ``b 16 n+1 h/8 w/8``.
 
 Time is causal: frame 0 is coded alone, and every later group of four frames becomes one latent. A whole
-clip is coded at once here; `framepack.vae.stream` decodes it piece by piece with the same result.
+clip is coded at once here; on the host its own decoder goes latent by latent.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class WanVAESpec:
 class CausalConv3d(nn.Conv3d):
     """Convolution that sees the present and the past: all padding in time is on the left."""
 
-    def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
-        """x ``b c t h w`` -> ``b c' t h w``; `past` holds the frames before x, else zeros stand for them."""
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``b c t h w`` -> ``b c' t h w``; zeros stand for the frames before x."""
         kt, kh, kw = self.kernel_size
-        if past is None and x.shape[2] == 1:
+        if x.shape[2] == 1:
             # Before a clip's first frame lie only zeros, so one slice of the kernel does all the work.
             y = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=(kh // 2, kw // 2))
             return y.unsqueeze(2)
         if kt > 1:
-            x = F.pad(x, (0, 0, 0, 0, kt - 1, 0)) if past is None else torch.cat([past, x], 2)
+            x = F.pad(x, (0, 0, 0, 0, kt - 1, 0))
         return F.conv3d(x, self.weight, self.bias, padding=(0, kh // 2, kw // 2))
 
 

@@ -6,8 +6,10 @@ Dims: b c t h w latents, n frames, h w c pictures in [0, 1].
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -55,13 +57,26 @@ class StreamedVideo(Input.Video):
         return float(self.get_frame_count() / self.rate)
 
     def save_to(self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None) -> None:
-        """Decode and encode, a few frames at a time. H.264 in MP4, as the host's own."""
+        """Decode and encode, a few frames at a time. H.264 in MP4, as the host's own.
+
+        A file has its name once it is whole, so that a cancel or a fault leaves none.
+        """
         for name, asked, own in (("container", format, "mp4"), ("codec", codec, "h264")):
             if str(getattr(asked, "value", asked)) not in ("auto", own):
                 raise FramePackError(f"the {name} {asked} was asked for; expected auto or {own}")
-        options = {"movflags": "use_metadata_tags"}
-        with av.open(path, mode="w", options=options, **({} if isinstance(path, str) else {"format": "mp4"})) as out:
-            for key, value in (metadata or {}).items():
+        if not isinstance(path, str):
+            self._encode(path, metadata or {})
+            return
+        part = f"{path}.part"
+        try:
+            self._encode(part, metadata or {})
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    def _encode(self, file: Any, metadata: dict) -> None:
+        with av.open(file, mode="w", format="mp4", options={"movflags": "use_metadata_tags"}) as out:
+            for key, value in metadata.items():
                 out.metadata[key] = json.dumps(value)
             stream = out.add_stream("h264", rate=self.rate)
             stream.width, stream.height = self.get_dimensions()

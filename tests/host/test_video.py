@@ -95,6 +95,15 @@ def test_latents_that_are_no_video_of_the_vae_are_refused(alive: Host, kind: str
         graph.queue(alive)
 
 
+def test_a_save_that_fails_leaves_no_file(alive: Host):
+    graph = Graph()
+    video = graph.add("FramePackVideo", samples=noise(graph, 12), vae=graph.add("StandInVAE", fails_at=3), fps=30.0)
+    graph.add("SaveVideo", video=video, filename_prefix="broken", format="auto", codec="auto")
+    with pytest.raises(QueueError, match="no more"):
+        graph.queue(alive)
+    assert not list((alive.base / "output").glob("broken*"))
+
+
 def saved(host: Host, seconds: float) -> float:
     """The most memory that the host holds while it saves a video of so many seconds."""
     graph = Graph()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import comfy.sd
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
@@ -23,7 +25,7 @@ SIZES = {
 
 
 class StandInVAE:
-    """A VAE whose group norms span time."""
+    """A VAE whose group norms span time; it fails at the tile of that number, where there is one."""
 
     RETURN_TYPES = ("VAE",)
     FUNCTION = "load"
@@ -31,9 +33,9 @@ class StandInVAE:
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802 - the host's name
-        return {"required": {}}
+        return {"required": {}, "optional": {"fails_at": ("INT", {"default": 0})}}
 
-    def load(self):
+    def load(self, fails_at=0):
         shapes = {key: value.shape for key, value in AutoencoderKL(ddconfig=SIZES, embed_dim=16).state_dict().items()}
         draw = torch.Generator().manual_seed(0)
         weights = {k: torch.randn(s, generator=draw) / max(s[1:].numel(), 1) ** 0.5 for k, s in shapes.items()}
@@ -41,6 +43,15 @@ class StandInVAE:
         vae.latent_dim, vae.latent_channels = 3, 16
         vae.upscale_ratio, vae.upscale_index_formula = (lambda t: max(0, 4 * t - 3), 8, 8), (4, 8, 8)
         vae.memory_used_decode = lambda shape, dtype: 1500 * shape[2:].numel() * 4 * 8 * 8 * 4
+        if fails_at:
+            decode, tiles = vae.decode, itertools.count(1)
+
+            def fails(latents):
+                if next(tiles) == fails_at:
+                    raise RuntimeError("no more")
+                return decode(latents)
+
+            vae.decode = fails
         return (vae,)
 
 
