@@ -31,6 +31,10 @@ class MissingPackageError(FramePackError):
     """A choice that needs an optional package that is not installed."""
 
 
+class TooLittleMemoryError(FramePackError):
+    """A plan that takes more memory than there is; its message says what would fit."""
+
+
 def _window(text: str, at: int, width: int = 72) -> str:
     """The part of the text around the fault on one line, with a caret under it on the next."""
     first = max(0, min(at - width // 2, len(text) - width))

@@ -262,6 +262,7 @@ class _Job:
     def sampled(self, progress: host.SectionProgress) -> Tensor:
         """Raw latents ``1 c t h w`` from the host's sampling."""
         values = self.values
+        host.check_memory(values["model"], self.section, tuple(self.noise.shape[3:]))
         extra = {
             "framepack_positions": self.section.positions,
             "framepack_history": self.history,

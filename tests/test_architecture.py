@@ -26,6 +26,7 @@ NO_TORCH = {
     "pictures",
     "cli",
     "buckets",
+    "memory",
 }
 BASICS = {"prompts", "errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections"}
 # Layers, lowest first: a module imports its own layer and those that its entry names.
@@ -43,6 +44,7 @@ ALLOWED = {
     "sections": {"errors", "units", "schedule", "plan", "orders"},
     "timeline": {"errors", "units", "plan", "prompts"},
     "costs": {"units", "schedule"},
+    "memory": {"errors", "units", "plan"},
     "pictures": {"units", "schedule", "plan", "prompts", "costs"},
     "cli": BASICS | {"pictures", "checkpoints"},
     "__main__": {"cli"},

@@ -9,6 +9,7 @@ from .images import resize
 from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
+from .memory import check_memory, expect
 from .progress import SectionProgress, begin_run
 from .sampling import (
     is_framepack,
@@ -28,6 +29,8 @@ __all__ = [
     "SectionProgress",
     "StreamedVideo",
     "begin_run",
+    "check_memory",
+    "expect",
     "section_key",
     "section_store",
     "apply_lora",

@@ -64,7 +64,7 @@ _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSample
 
 def begin_run(sections: int) -> None:
     """A plan of so many sections is about to be sampled by children of the node that executes now."""
-    _RUNS[_shown_on()] = Run(sections=sections)
+    _RUNS[shown_on()] = Run(sections=sections)
 
 
 class SectionProgress:
@@ -72,7 +72,7 @@ class SectionProgress:
 
     def __init__(self, model: comfy.model_patcher.ModelPatcher, index: int, steps: int):
         self.index, self.steps = index, steps
-        self.node = _shown_on()
+        self.node = shown_on()
         self.run = _RUNS.setdefault(self.node, Run())
         self.sections = max(self.run.sections, index + 1)
         self.bar = comfy.utils.ProgressBar(self.sections * steps)
@@ -163,7 +163,7 @@ def _previewer(model: comfy.model_patcher.ModelPatcher) -> Any:
     return latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
 
-def _shown_on() -> str:
+def shown_on() -> str:
     """The node on the page that shows what the executing node does; an empty name where the host does not tell."""
     try:
         from comfy_execution.progress import get_progress_state

@@ -206,6 +206,7 @@ def test_a_missing_attention_package_is_said_at_once(host: Host, name: str):
         pytest.skip(f"{package} is installed")
     with pytest.raises(QueueError, match=f"{package} was asked for, which is not installed: pip install"):
         sampled(host, BUILTIN.name, "missing", attention=name)
+    assert host.alive
 
 
 def broken(weights: dict[str, Tensor], key: str, tensor: Tensor) -> dict[str, Tensor]:

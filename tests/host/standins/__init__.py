@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 import comfy.clip_vision
+import comfy.model_management
 import comfy.ops
 import comfy.patcher_extension
+import psutil
 import torch
 
 from .sampler import StandInSampler
@@ -94,5 +96,30 @@ class StandInResident:
         return {"ui": {"text": (str(model.clone().model_size()), str(held))}}
 
 
-NODES = (StandInVision, StandInOperations, StandInModel, StandInResident, StandInVAE, StandInNoise, StandInSampler)
+class StandInMemory:
+    """Passes a model on, and lets only so many bytes be had from then on; 0 tells the truth again."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "limit"
+    CATEGORY = "tests"
+    TRUE = staticmethod(comfy.model_management.get_free_memory)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"model": ("MODEL",), "bytes": ("INT", {"default": 0, "max": 2**40})}}
+
+    def limit(self, model, bytes):
+        def free(device=None, torch_free_too=False):
+            held = [m for m in comfy.model_management.current_loaded_models if m.device == device]
+            left = bytes - sum(m.model_loaded_memory() for m in held) - psutil.swap_memory().free
+            return (left, left) if torch_free_too else left
+
+        comfy.model_management.get_free_memory = free if bytes else self.TRUE
+        return (model,)
+
+
+NODES = (
+    *(StandInVision, StandInOperations, StandInModel, StandInResident, StandInMemory),
+    *(StandInVAE, StandInNoise, StandInSampler),
+)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

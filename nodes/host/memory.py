@@ -1,0 +1,74 @@
+"""Is there memory for a plan? Said before its first section is sampled, by lower bounds, against all that can be freed.
+
+The model is known to the nodes of sections alone, the whole plan to SectionSampler alone: it leaves its largest section
+here, under the node that both show.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import comfy.model_management
+import comfy.model_patcher
+import psutil
+import torch
+
+from ...framepack.errors import TooLittleMemoryError
+from ...framepack.memory import Work, check_plan, check_work
+from ...framepack.nn.layers import Modulation
+from ...framepack.plan import Plan, Section
+from ...framepack.units import BASE, latent_grid
+from .progress import shown_on
+
+log = logging.getLogger(__name__)
+
+_LARGEST: dict[str, tuple[Section, tuple[int, int]]] = {}  # a section and its grid, by the node that shows the plan
+
+
+def expect(plan: Plan) -> None:
+    """A plan is about to be sampled. Raises TooLittleMemoryError where its latents alone have no place in memory."""
+    grid = latent_grid(plan.height or 0, plan.width or 0)
+    check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free)
+    _LARGEST[shown_on()] = max(plan.sections, key=lambda section: _tokens(section, grid)), grid
+
+
+def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid: tuple[int, int]) -> None:
+    """Raises TooLittleMemoryError where this section, or the plan's largest, cannot be sampled on the device."""
+    section, grid = max((section, grid), _LARGEST.get(shown_on(), (section, grid)), key=lambda found: _tokens(*found))
+    dit = model.model.diffusion_model
+    dtype: torch.dtype = getattr(model.model, "manual_cast_dtype", None) or dit.dtype
+    work = Work(
+        section=section,
+        height=grid[0],
+        width=grid[1],
+        model_width=dit.spec.width,
+        itemsize=dtype.itemsize,
+        matrix=_largest_matrix(dit) * dtype.itemsize,
+    )
+    device = model.load_device
+    try:
+        check_work(work, _to_be_had(device))
+    except TooLittleMemoryError as fault:
+        if device.type == "cuda" and sys.platform == "win32":  # its driver goes on in system memory
+            log.warning("%s", fault)
+        else:
+            raise
+
+
+def _tokens(section: Section, grid: tuple[int, int]) -> int:
+    return BASE.num_tokens(section.num_lat_frames, *grid) + section.num_context_tokens(*grid)
+
+
+def _largest_matrix(dit: torch.nn.Module) -> int:
+    """Values of the largest weight; modulations do not count, because their tables can be made off the device."""
+    off = {id(p) for module in dit.modules() if isinstance(module, Modulation) for p in module.parameters()}
+    return max((p.numel() for p in dit.parameters() if id(p) not in off), default=0)
+
+
+def _to_be_had(device: torch.device) -> int:
+    """Bytes that are free on a device or could be: what loaded models hold there counts, and swap where it serves."""
+    management = comfy.model_management
+    held = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
+    swap = psutil.swap_memory().free if device.type in ("cpu", "mps") else 0
+    return int(management.get_free_memory(device)) + held + swap

@@ -1,0 +1,92 @@
+"""The least memory of a section and a plan, and what is said to fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from framepack.errors import TooLittleMemoryError
+from framepack.memory import GB, Work, check_plan, check_work
+from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from framepack.packing.history import gather
+from framepack.schedule import parse
+from framepack.sections import make_plan
+
+PLAN = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37, height=480, width=832)
+SECTION = max(PLAN.sections, key=lambda s: s.num_context_tokens(60, 104))
+RELEASED = Work(section=SECTION, height=60, width=104, model_width=3072, itemsize=2, matrix=3072 * 6 * 3072 * 2)
+
+
+def test_the_released_model_at_480p_takes_a_gigabyte():
+    assert 0.9e9 < RELEASED.least < 1.1e9  # peers run it in 6 GB
+    check_work(RELEASED, RELEASED.least)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.25])
+def test_all_that_is_said_to_fit_fits_and_the_next_larger_does_not(share: float):
+    there = int(RELEASED.least * share)
+    with pytest.raises(TooLittleMemoryError, match=r"9 latent frames at 832x480 takes 1\.0 GB") as fault:
+        check_work(RELEASED, there)
+    said = str(fault.value)
+    assert f"{there / GB:.1f} GB can be had" in said
+
+    def frames(num: int) -> Work:
+        section = replace(SECTION, makes=((0, num),), positions=tuple(range(num)))
+        return replace(RELEASED, section=section)
+
+    if found := re.search(r"sections of (\d+) latent frames", said):
+        assert frames(int(found[1])).least <= there < frames(int(found[1]) + 1).least
+    width, height = map(int, re.search(r"a size of (\d+)x(\d+)", said).groups())
+    assert width % 16 == height % 16 == 0
+    assert width / height == pytest.approx(832 / 480, rel=0.1)
+    check_work(replace(RELEASED, height=height // 8, width=width // 8), there)
+    larger = replace(RELEASED, height=height // 8 + 2, width=int((height / 8 + 2) * 832 / 480) // 2 * 2)
+    assert larger.least > there
+    assert "precision" not in said
+
+
+def test_half_the_precision_is_offered_where_it_would_do():
+    wide = replace(RELEASED, itemsize=4, matrix=RELEASED.matrix * 2)
+    with pytest.raises(TooLittleMemoryError, match="half precision"):
+        check_work(wide, RELEASED.least)
+    with pytest.raises(TooLittleMemoryError, match="Free memory, or use another device"):
+        check_work(wide, 1)
+
+
+def test_a_plan_whose_latents_have_no_place_says_how_many_sections_do():
+    per_frame = 16 * 4 * 60 * 104
+    check_plan(PLAN, 37 * per_frame)
+    with pytest.raises(TooLittleMemoryError, match=r"of 4 sections .* What would fit: 2 sections \(80 frames\)"):
+        check_plan(PLAN, 20 * per_frame)
+    with pytest.raises(TooLittleMemoryError, match="Free memory"):
+        check_plan(PLAN, 100)
+
+
+@torch.no_grad()
+def test_the_bound_is_below_what_a_forward_really_holds():
+    """Nothing may be refused that would run: the most that is alive in a forward is above the bound."""
+    plan = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=19, height=256, width=256)
+    section = plan.sections[0]
+    sizes = {"heads": 4, "head_dim": 64, "rope_axes": (8, 28, 28), "double_blocks": 1, "single_blocks": 2}
+    small = HunyuanSpec(**sizes, refiner_blocks=1, text_dim=32, pooled_dim=32, image_dim=None)
+    dit = HunyuanDiT(small).eval().requires_grad_(False)
+    x = torch.randn(1, 16, section.num_lat_frames, 32, 32)
+    history = gather(section, {f: torch.randn(1, 16, 1, 32, 32) for f in section.known}, x)
+    level = torch.tensor([500.0])
+
+    def forward() -> None:
+        dit(x, level, torch.randn(1, 5, 32), torch.randn(1, 32), level, positions=section.positions, history=history)
+
+    work = Work(section=section, height=32, width=32, model_width=small.width, itemsize=4, matrix=0)
+    forward()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        forward()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert 0.3 < work.least / peak <= 1.0
