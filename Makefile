@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint evaluate evaluate-schedules evaluate-endpoints workflows clean
+.PHONY: demo test test-slow bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean
 
 demo: $(VENV)/.host
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -15,6 +15,12 @@ test: $(VENV)/.test lint
 
 test-slow: $(VENV)/.test
 	$(PYTEST) -m slow $(ARGS)
+
+bench: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

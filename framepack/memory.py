@@ -15,8 +15,8 @@ from .errors import TooLittleMemoryError
 from .plan import Plan, Section
 from .units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT
 
-# Of [l, d] in a block that are alive together: tokens in, normed tokens, attention beside the widened 4 d, tokens out.
-ALIVE = 8
+# Of [l, d] in a block that are alive together: the tokens, q, k, v, and what attention gives. All else runs in pieces.
+ALIVE = 5
 LATENT_CHANNELS, LATENT_BYTES = 16, 4  # finished sections are kept in float32
 GB, MB = 1e9, 1e6
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.host.conftest import Graph, node_of
-from tools.client import QueueError, Workflow, run
+from tools.client import QueueError, Workflow, edited, run
 from tools.host import Host
 
 
 def limited(short: Workflow, num_bytes: int) -> Workflow:
     """The workflow with so many bytes to be had."""
-    graph = Graph(short)
+    graph = Graph(edited(short, {}))
     inputs = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
     inputs["model"] = graph.add("StandInMemory", model=inputs["model"], bytes=num_bytes)
     return graph.workflow

@@ -1,0 +1,53 @@
+"""Every benchmark of the CPU suite, each in a process of its own; each writes benchmarks/results/NAME.md.
+
+python -m benchmarks [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SUITE = (
+    "forward",
+    "packing",
+    "activations",
+    "constants",
+    "resident",
+    "loading",
+    "decode",
+    "video_memory",
+    "run_share",
+    "step_cache",
+)
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Command line; ends with 1 where a benchmark failed."""
+    there = [name for name in SUITE if (HERE / f"{name}.py").is_file()]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(there)}; all if left out")
+    names = parser.parse_args().names or there
+    if strange := sorted(set(names) - set(there)):
+        parser.error(f"{strange[0]} is none of {', '.join(there)}")
+    spent: dict[str, float] = {}
+    failed: list[str] = []
+    for name in names:
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        began = time.monotonic()
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
+            failed.append(name)
+        spent[name] = time.monotonic() - began
+    sys.stdout.write("\n".join(f"{name:14} {seconds:6.1f} s" for name, seconds in spent.items()) + "\n")
+    sys.stdout.write(f"{'all':14} {sum(spent.values()):6.1f} s\n")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
