@@ -61,9 +61,11 @@ def _tokens(section: Section, grid: tuple[int, int]) -> int:
 
 
 def _largest_matrix(dit: torch.nn.Module) -> int:
-    """Values of the largest weight; modulations do not count, because their tables can be made off the device."""
-    off = {id(p) for module in dit.modules() if isinstance(module, Modulation) for p in module.parameters()}
-    return max((p.numel() for p in dit.parameters() if id(p) not in off), default=0)
+    """Values of the blocks' largest weight. A plan may do without other layers; modulations have tables."""
+    blocks = [block for held in dit.children() if isinstance(held, torch.nn.ModuleList) for block in held]
+    parts = [part for block in blocks for part in block.modules()]
+    off = {id(p) for part in parts if isinstance(part, Modulation) for p in part.parameters()}
+    return max((p.numel() for block in blocks for p in block.parameters() if id(p) not in off), default=0)
 
 
 def _to_be_had(device: torch.device) -> int:

@@ -20,15 +20,15 @@ SECTION = max(PLAN.sections, key=lambda s: s.num_context_tokens(60, 104))
 RELEASED = Work(section=SECTION, height=60, width=104, model_width=3072, itemsize=2, matrix=3072 * 6 * 3072 * 2)
 
 
-def test_the_released_model_at_480p_takes_a_gigabyte():
-    assert 0.9e9 < RELEASED.least < 1.1e9  # peers run it in 6 GB
+def test_the_released_model_at_480p_takes_less_than_a_gigabyte():
+    assert 0.6e9 < RELEASED.least < 1e9  # peers run it in 6 GB
     check_work(RELEASED, RELEASED.least)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.25])
 def test_all_that_is_said_to_fit_fits_and_the_next_larger_does_not(share: float):
     there = int(RELEASED.least * share)
-    with pytest.raises(TooLittleMemoryError, match=r"9 latent frames at 832x480 takes 1\.0 GB") as fault:
+    with pytest.raises(TooLittleMemoryError, match=r"9 latent frames at 832x480 takes 0\.7 GB") as fault:
         check_work(RELEASED, there)
     said = str(fault.value)
     assert f"{there / GB:.1f} GB can be had" in said
