@@ -49,12 +49,12 @@ SPEEDS = (1.3, 1.6, 2.0, 2.5)
 OURS = "this pack's: extrapolated x0"
 # The lowest and the highest threshold that are tried.
 RULES: dict[str, tuple[type[Rule], float, float]] = {
-    OURS: (Extrapolated, 0.09, 1.3),
+    OURS: (Extrapolated, 0.06, 1.0),
     "EasyCache": (EasyCache, 0.009, 0.06),
-    "TeaCache, uncalibrated": (TeaCache, 0.035, 0.17),
-    "first block": (FirstBlock, 0.035, 0.18),
-    "first block, summed": (FirstBlockSummed, 0.035, 0.19),
-    "MagCache": (MagCache, 0.025, 0.15),
+    "TeaCache, uncalibrated": (TeaCache, 0.022, 0.17),
+    "first block": (FirstBlock, 0.022, 0.18),
+    "first block, summed": (FirstBlockSummed, 0.022, 0.19),
+    "MagCache": (MagCache, 0.01, 0.15),
 }
 
 

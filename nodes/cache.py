@@ -32,7 +32,7 @@ class FramePackStepCache(io.ComfyNode):
                     max=100.0,
                     step=0.05,
                     tooltip="Most that the latents may drift over skipped steps, in percent; 0 skips none and changes "
-                    "no bit. About 1.6 times as fast at 0.3, twice at 0.5.",
+                    "no bit. On the built-in model 1.6 to 1.8 times as fast at 0.2, 1.8 to 2 times at 0.3.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with the cache.")],
