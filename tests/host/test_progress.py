@@ -88,7 +88,7 @@ def test_what_is_finished_is_shown_as_an_animation_on_the_node(alive: Host, thre
 
 def test_the_animation_shows_what_was_kept_from_before_too(alive: Host, three: Workflow):
     """One section is appended: the picture holds what it looks at beside its own nine frames."""
-    values = {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9", ("SectionSampler", "steps"): 60}
+    values = {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9", ("SectionSampler", "steps"): 150}
     forward = edited(three, values | {("SectionSampler", "seed"): 33})
     run(alive.url, edited(forward, {("EndpointPlanner", "seconds"): 3.6}))
     events, _ = asyncio.run(watched(alive.url, edited(forward, {("EndpointPlanner", "seconds"): 4.8})))
