@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.peak import Peak
 from framepack.checkpoints.convert import convert
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from tests.host.conftest import Graph, newest_latents
-from tests.host.test_memory import Peak
 from tools.host import running
 
 NUM_SECTIONS, MAX_NODES = 1000, 256

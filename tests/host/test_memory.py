@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -11,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.peak import Peak
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from tests.host.conftest import Graph
 from tools.host import running
@@ -23,27 +22,6 @@ def write(path: Path) -> int:
     weights = {k: torch.full(v.shape, 0.01, dtype=torch.bfloat16) for k, v in dit.state_dict().items()}
     save_file(weights, path)
     return path.stat().st_size
-
-
-class Peak:
-    """The most memory that a process holds resident while the block runs."""
-
-    def __init__(self, pid: int):
-        self.process, self.most, self.done = psutil.Process(pid), 0, threading.Event()
-
-    def __enter__(self) -> Peak:
-        def watch() -> None:
-            while not self.done.is_set():
-                self.most = max(self.most, self.process.memory_info().rss)
-                time.sleep(0.01)
-
-        self.thread = threading.Thread(target=watch)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.peak import Peak
 from tests.host.conftest import Graph
-from tests.host.test_memory import Peak
 from tools.client import QueueError
 from tools.host import Host, running
 
@@ -121,7 +121,8 @@ def saved(host: Host, seconds: float) -> float:
 
 @pytest.mark.slow
 def test_a_minute_takes_no_more_memory_than_five_seconds(tmp_path: Path):
-    with running(tmp_path / "host") as host:
+    gives_back = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # else glibc keeps holes, more of them at one time than at another
+    with running(tmp_path / "host", environment=gives_back) as host:
         idle = psutil.Process(host.process.pid).memory_info().rss
         short, long = saved(host, 5), saved(host, 60)
     assert long / short <= 1.05, f"{short / 1e6:.0f} MB, then {long / 1e6:.0f} MB; idle {idle / 1e6:.0f} MB"
