@@ -71,7 +71,7 @@ class PackHistory(io.ComfyNode):
         parsed, grid = _read(schedule, rate), latent_grid(height, width)
         tokens = count_tokens(parsed, *grid)
         text = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens"
-        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *grid), text, cls))
+        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *grid), text))
 
 
 def _read(text: str, rate: float) -> Schedule:

@@ -52,7 +52,7 @@ class EndpointPlanner(io.ComfyNode):
         """Plan and draw."""
         plan = plan_of(schedule, seconds, fps, **options)
         text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
-        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps), text, cls))
+        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps), text))
 
 
 def _video_inputs() -> list[io.Input]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL.Image import Image
+
+from . import host
 
 ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string
 PlanType = io.Custom("FRAMEPACK_PLAN")  # plan JSON
@@ -15,7 +15,6 @@ AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
 CATEGORY = "FramePack"
 
 
-def preview(picture: Image, text: str, cls: type[io.ComfyNode]) -> dict:
+def preview(picture: Image, text: str) -> dict:
     """A node's ui: a picture with a line of text."""
-    pixels = torch.from_numpy(np.array(picture.convert("RGB")))[None].float().div_(255)
-    return ui.PreviewImage(pixels, cls=cls).as_dict() | {"text": (text,)}
+    return {"images": [host.on_page([picture], "png", compress_level=1)], "text": (text,)}

@@ -37,7 +37,8 @@ OUT = {
         ("comfy.ldm.wan.vae", "CausalConv3d", "forward"),  # the one before the decoder
     ],
     "host": [
-        ("comfy.sample", "", "sample_custom"),
+        ("comfy.samplers", "CFGGuider", "sample"),
+        ("comfy.samplers", "", "sampling_function"),
         ("comfy.model_base", "BaseModel", "apply_model"),
         ("comfy.model_management", "", "load_models_gpu"),
         ("comfy.utils", "ProgressBar", "update_absolute"),

@@ -10,6 +10,7 @@ from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import check_memory, expect
+from .pictures import on_page
 from .progress import SectionProgress, begin_run
 from .sampling import (
     is_framepack,
@@ -44,6 +45,7 @@ __all__ = [
     "list_files",
     "load_model",
     "load_text_encoder",
+    "on_page",
     "order_trained",
     "register_assets",
     "resize",

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import comfy.model_patcher
 import comfy.utils
-import folder_paths
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...framepack.units import FRAMES_PER_LATENT
+from .pictures import on_page
 
 log = logging.getLogger(__name__)
 
@@ -120,22 +118,14 @@ class SectionProgress:
         if run.drawing + num * run.frame_seconds > PREVIEW_SHARE * (began - run.began):
             run.drawing += time.monotonic() - began
             return {}
-        name = _save_animation([run.pictures[frame] for frame in sorted(run.pictures)])
+        pictures = [Image.fromarray(np.asarray(run.pictures[frame])) for frame in sorted(run.pictures)]
+        options = {"duration": round(1000 * FRAMES_PER_LATENT / 30), "loop": 0, "quality": 60, "method": 0}
+        shown = on_page(pictures, "webp", **options)
         took = time.monotonic() - began
         run.drawing, run.frame_seconds = run.drawing + took, took / num
         share = 100 / (time.monotonic() - run.began)
         log.info("previews took %.1f %% of the run so far", share * (run.drawing + run.previewing))
-        return {"images": [{"filename": name, "subfolder": "", "type": "temp"}], "animated": (True,)}
-
-
-def _save_animation(frames: list[Tensor]) -> str:
-    """Pictures ``h w 3`` as a file in the host's temporary folder; its name."""
-    folder, name = Path(folder_paths.get_temp_directory()), f"framepack_{uuid.uuid4().hex[:12]}.webp"
-    folder.mkdir(parents=True, exist_ok=True)
-    first, *others = (Image.fromarray(np.asarray(frame)) for frame in frames)
-    options = {"duration": round(1000 * FRAMES_PER_LATENT / 30), "loop": 0, "quality": 60, "method": 0}
-    first.save(folder / name, save_all=True, append_images=others, **options)
-    return name
+        return {"images": [shown], "animated": (True,)}
 
 
 def small_picture(raw: Tensor, fmt: Any) -> Tensor:
