@@ -1,6 +1,6 @@
 """The pack's own share of a demo run: all time in its nodes outside model and VAE, over the run's.
 
-python -m benchmarks.run_share [--seconds S]
+python -m benchmarks.run_share [--seconds S] [--runs N]
 
 A real ComfyUI runs the shipped small workflow from nothing kept, with timers in it (benchmarks/share_probe). The
 pack's are planning, expansion, gathering, keys and store, previews and progress, loading its files, conditioning, and
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -42,14 +43,18 @@ def main() -> None:
     """Command line; prints and writes benchmarks/results/run_share.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
-    spent = measure(args.seconds)
-    total = sum(spent.values())
-    what = f"One run of {WORKFLOW.stem}, {args.seconds:g} s of video, in {total:.0f} s"
+    runs = [measure(args.seconds) for _ in range(args.runs)]
+    totals = [sum(spent.values()) for spent in runs]
+    shares = {part: sorted(spent[part] / total for spent, total in zip(runs, totals, strict=True)) for part in PARTS}
+    took = f"{statistics.median(totals):.0f} s"
+    what = f"{WORKFLOW.stem}, {args.seconds:g} s of video, {args.runs} runs of {took}: median, least and most"
     head = f"# A demo run\n\n{circumstances()}. {what}.\n\n"
-    rows = [
-        f"| {said} | {'0.03' if part == 'pack' else '-'} | {spent[part] / total:.4f} |" for part, said in PARTS.items()
-    ]
+    rows = []
+    for (part, said), found in zip(PARTS.items(), shares.values(), strict=True):
+        spread = f"{statistics.median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f})"
+        rows.append(f"| {said} | {'0.03' if part == 'pack' else '-'} | {spread} |")
     text = head + "| share of the run | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "run_share.md").write_text(text)
