@@ -226,11 +226,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--cfg", type=float, nargs="*", default=[1.0])
     parser.add_argument("--random", action="store_true")
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
     parser.add_argument("--picture", type=Path, help="draw the first cfg's curves")
     args = parser.parse_args()
     model = Builtin.load()
     lines = ["# Step cache", "", f"{circumstances()}. {args.clips} clips, {STEPS} steps a section.", ""]
-    cases = {f"built-in model, cfg {cfg:g}": curves(model, args.clips, cfg, list(RULES), 1) for cfg in args.cfg}
+    cases = {f"built-in model, cfg {cfg:g}": curves(model, args.clips, cfg, args.rules, 1) for cfg in args.cfg}
     if args.random:
         wider = random_model(model)
         cases["random weights, 512 wide, 2 + 4 blocks"] = curves(wider, 1, 1.0, [OURS, "first block"], 4)

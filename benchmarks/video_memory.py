@@ -1,6 +1,6 @@
 """Saving a video while it is decoded: the most memory that a ComfyUI holds, for 60 s of video against 5 s.
 
-python -m benchmarks.video_memory [--size PIXELS] [--rounds N]
+python -m benchmarks.video_memory [--size PIXELS] [--rounds N] [--given-back]
 
 A fresh ComfyUI for each length, with the built-in VAE: latents to FramePackVideo to SaveVideo. It saves five seconds
 before it is watched, so that everything is loaded; then the most that the whole process holds while it saves is taken.
@@ -56,9 +56,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--given-back", action="store_true", help="with that allocator alone")
     args = parser.parse_args()
     rows = []
-    for said, environment in ALLOCATORS.items():
+    for said, environment in list(ALLOCATORS.items())[: 1 if args.given_back else None]:
         lengths = [(SHORT, LONG), (LONG, SHORT)] * args.rounds  # the order alternates
         pairs = [{n: peak(n, args.size, environment) for n in pair} for pair in lengths[: args.rounds]]
         ratio = statistics.median(pair[LONG] / pair[SHORT] for pair in pairs)
