@@ -13,7 +13,7 @@ from pathlib import Path
 
 SUITE: dict[str, tuple[str, ...]] = {  # with fewer rounds than each takes by itself, to stay under six minutes
     "forward": ("--rounds", "2"),
-    "packing": ("--rounds", "4"),
+    "packing": ("--rounds", "3"),
     "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, fp32"),
     "constants": ("--rounds", "2"),
     "resident": (),
