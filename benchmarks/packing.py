@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from framepack.models.constants import KEY, Constants, Store
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.packing.history import gather
 from framepack.plan import Section
@@ -44,9 +45,10 @@ def section_of(model: Builtin, schedule: str, num_lat_frames: int) -> Callable[[
 
     @torch.no_grad()
     def run() -> None:
-        history = gather(section, known, x)
+        history, options = gather(section, known, x), {KEY: Constants(Store(), level.tolist())}  # as on the host
+        where = {"positions": section.positions, "history": history, "transformer_options": options}
         for _ in range(STEPS):
-            model.dit(x, level, context, pooled, positions=section.positions, history=history)
+            model.dit(x, level, context, pooled, **where)
 
     return run
 
