@@ -12,6 +12,7 @@ from typing import Any
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, GAP_Y, ROW_Y = 420, 60, 26  # pixels on the page
+PICTURED = ("LoadImage", "SaveVideo", "PackHistory", "EndpointPlanner", "SectionSampler")
 
 Info = dict[str, Any]
 
@@ -145,7 +146,7 @@ def values_of(node: Node, name: str, kind: Any, options: Info) -> list[Any]:
 def height(info: Info) -> int:
     """About how tall the page draws a node."""
     long = sum(bool(options.get("multiline")) for _, options in inputs_of(info).values())
-    pictures = 200 if info["name"] in ("LoadImage", "SaveVideo", "PackHistory", "EndpointPlanner") else 0
+    pictures = 200 if info["name"] in PICTURED else 0
     return 60 + ROW_Y * max(len(inputs_of(info)), len(info["output"])) + 100 * long + pictures
 
 
