@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FramePackError, MissingPackageError
+from . import onednn
+from .fused import alone
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,12 @@ Attention = Callable[..., Tensor]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:
-    """PyTorch's scaled dot-product attention; `mask` is True where a key counts, ``b 1 1 l`` or wider."""
+    """PyTorch's scaled dot-product attention, or oneDNN's products where they are faster.
+
+    `mask` is True where a key counts, ``b 1 1 l`` or wider.
+    """
+    if mask is None and alone() and onednn.attends(q, k):
+        return onednn.attention(q, k, v).flatten(2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 

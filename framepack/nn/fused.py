@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import onednn
 from .rope import Phases, part, rotate
 
 CACHED = 2**18  # elements that stay in a core's cache over a few passes
@@ -122,17 +123,36 @@ def _prepare(x: Tensor, stream: Stream) -> None:
 
 def _project(layer: nn.Module, x: Tensor, out: Tensor) -> None:
     """A layer's result, each ``b l d``, written to its place."""
-    if _is_linear(layer):
+    if _is_linear(layer) and not _by_onednn(layer, x):
         for item, place in zip(x, out, strict=True):
             torch.addmm(layer.bias, item, layer.weight.t(), out=place)
     else:
-        out.copy_(layer(x))
+        out.copy_(linear(layer, x))
 
 
 def _is_linear(layer: nn.Module) -> bool:
     """Is this a product with the weight that it holds, plus its bias, and no more?"""
     known = type(layer).forward is nn.Linear.forward or hasattr(layer, "comfy_cast_weights")
     return isinstance(layer, nn.Linear) and known and layer.bias is not None and resident(layer)
+
+
+def _by_onednn(layer: nn.Module, x: Tensor) -> bool:
+    """Is the layer's product faster by oneDNN? In bfloat16 PyTorch takes oneDNN itself."""
+    return x.dtype == torch.float32 and onednn.multiplies(x, layer.weight)
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer of x ``... d``, by the fastest product there is. Plain twin: the layer itself."""
+    if alone() and _is_linear(layer) and _by_onednn(layer, x):
+        return onednn.linear(x, layer.weight, layer.bias)
+    return layer(x)
+
+
+def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    """GELU, in its tanh form, of a linear layer of x ``... d``; alone on a CPU the product applies it."""
+    if alone() and _is_linear(layer) and onednn.multiplies(x, layer.weight):
+        return onednn.linear(x, layer.weight, layer.bias, "gelu")
+    return gelu_tanh(layer(x))
 
 
 def linear_of_two(layer: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import alone, gelu_tanh
+from .fused import alone, linear, linear_gelu
 
 NORM_EPS = 1e-6
 
@@ -108,10 +108,11 @@ class _Projected(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2)."""
+    """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2). The activation is GELU in its
+    tanh form where none is given."""
 
     def __init__(
-        self, make: Factory, width: int, inner: int, outer: int | None = None, activation: Activation = gelu_tanh
+        self, make: Factory, width: int, inner: int, outer: int | None = None, activation: Activation | None = None
     ):
         super().__init__()
         self.activation = activation
@@ -119,4 +120,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``b l width`` -> ``b l outer``."""
-        return self.net[2](self.activation(self.net[0].proj(x)))
+        proj = self.net[0].proj
+        inner = linear_gelu(proj, x) if self.activation is None else self.activation(linear(proj, x))
+        return linear(self.net[2], inner)

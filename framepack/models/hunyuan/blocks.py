@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.fused import Stream, by_rows, gelu_tanh, linear_of_two, side_by_side
+from ...nn.fused import Stream, by_rows, linear, linear_gelu, linear_of_two, side_by_side
 from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gated_sum, modulated_norm, sinusoid
 from ...nn.rope import Phases, part
 from ..packed import EVERY
@@ -108,11 +108,11 @@ class DoubleBlock(nn.Module):
         seen, said = out.split([x.shape[1], text.shape[1]], 1)
 
         def picture(x: Tensor, seen: Tensor) -> Tensor:
-            x = gated_sum(x, gate, self.attn.to_out[0](seen))
+            x = gated_sum(x, gate, linear(self.attn.to_out[0], seen))
             return gated_sum(x, gate_mlp, self.ff(modulated_norm(x, shift_mlp, scale_mlp)))
 
         def words(text: Tensor, said: Tensor) -> Tensor:
-            text = gated_sum(text, t_gate, self.attn.to_add_out(said))
+            text = gated_sum(text, t_gate, linear(self.attn.to_add_out, said))
             return gated_sum(text, t_gate_mlp, self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp)))
 
         return (
@@ -146,7 +146,7 @@ class SingleBlock(nn.Module):
         out = self.attn.attended(attend, self.attn.picture(modulated_norm(x, shift, scale), phases, read))
 
         def both(x: Tensor, seen: Tensor) -> Tensor:
-            inner = gelu_tanh(self.proj_mlp(modulated_norm(x, shift, scale)))
+            inner = linear_gelu(self.proj_mlp, modulated_norm(x, shift, scale))
             return gated_sum(x, gate, linear_of_two(self.proj_out, seen, inner))
 
         return by_rows(both, x[:, read], out, layers=(self.proj_mlp, self.proj_out))
@@ -167,7 +167,7 @@ class RefinerBlock(nn.Module):
         """text ``b l d`` -> the same shape."""
         gate, gate_mlp = self.norm_out(vec)
         out = self.attn.attended(attend, self.attn.picture(self.norm1(text), None))
-        text = gated_sum(text, gate, self.attn.to_out[0](out))
+        text = gated_sum(text, gate, linear(self.attn.to_out[0], out))
         return gated_sum(text, gate_mlp, self.ff(self.norm2(text)))
 
 

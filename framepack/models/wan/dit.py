@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
-from ...nn.fused import Stream, by_rows, gelu_tanh, side_by_side
+from ...nn.fused import Stream, by_rows, gelu_tanh, linear, side_by_side
 from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, modulated_norm, sinusoid
 from ...nn.rope import Phases, part
 from ...packing.embedding import PackedEmbedding
@@ -61,7 +61,7 @@ class WanAttention(nn.Module):
             Stream(x, self.to_k, self.norm_k, phases, across=True),
             Stream(x, self.to_v),
         )
-        return self.to_out[0](out)
+        return linear(self.to_out[0], out)
 
     def over(self, x: Tensor, text: Tensor, image: Tensor | None, attend: Attend) -> Tensor:
         """Cross-attention of x ``b l d`` to text and image tokens, each ``b l' d``, added up."""
@@ -71,7 +71,7 @@ class WanAttention(nn.Module):
         if image is not None:
             k, v = Stream(image, self.add_k_proj, self.norm_added_k, across=True), Stream(image, self.add_v_proj)
             out = out + self._attended(attend, q, k, v)
-        return self.to_out[0](out)
+        return linear(self.to_out[0], out)
 
     def _attended(self, attend: Attend, *streams: Stream) -> Tensor:
         return attend(*(side_by_side(self.heads, stream).transpose(1, 2) for stream in streams))

@@ -1,0 +1,85 @@
+"""Products and attention through oneDNN give what PyTorch's own give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from framepack.nn import onednn
+from framepack.nn.attention import sdpa
+from framepack.nn.fused import linear, linear_gelu
+
+HALF = torch.bfloat16
+
+
+def error(got: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((got.double() - exact).norm() / exact.norm())
+
+
+def heads(spread: float, queries: int, keys: int, dim: int) -> list[torch.Tensor]:
+    """q, k, v laid out as a block makes them: tokens outermost."""
+    torch.manual_seed(0)
+    made = [torch.randn(2, num, 3, dim).to(HALF).transpose(1, 2) for num in (queries, keys, keys)]
+    return [spread * made[0], *made[1:]]
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 12.0])
+@pytest.mark.parametrize(("queries", "keys", "dim"), [(300, 1800, 128), (1000, 700, 64), (7, 5, 32)])
+def test_attention_is_as_near_to_the_exact_one_as_rounding_allows(spread, queries, keys, dim):
+    q, k, v = heads(spread, queries, keys, dim)
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double()).transpose(1, 2)
+    got = onednn.attention(q, k, v)
+    assert got.dtype == HALF
+    assert error(got, exact) < 3 * 2**-9  # three roundings to bfloat16, where PyTorch's own has two
+
+
+def test_a_head_whose_weights_would_vanish_is_pytorchs_own():
+    q, k, v = heads(1.0, 64, 96, 32)
+    q[:, 1] *= 100  # of one head
+    k[:, 1] += 3
+    own = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    got = onednn.attention(q, k, v)
+    assert torch.equal(got[:, :, 1], own[:, :, 1])
+    assert not torch.equal(got[:, :, 0], own[:, :, 0])
+
+
+def test_what_is_no_number_stays_none():
+    q, k, v = heads(1.0, 64, 96, 32)
+    q[0, 0, 3] = float("nan")
+    got = onednn.attention(q, k, v)
+    assert got[0, 3, 0].isnan().all()
+    assert got[1].isfinite().all()
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
+    reason="PyTorch's own attention is the fastest on this processor",
+)
+def test_sdpa_takes_it_where_nothing_looks_on_and_no_mask_is_given():
+    q, k, v = heads(1.0, 600, 900, 32)
+    with torch.no_grad():
+        assert torch.equal(sdpa(q, k, v), onednn.attention(q, k, v).flatten(2))
+        masked = sdpa(q, k, v, torch.ones(2, 1, 1, 900, dtype=torch.bool))
+    plain = sdpa(q.requires_grad_(), k, v)
+    assert plain.grad_fn is not None
+    assert error(masked, plain.detach().double()) < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF], ids=str)
+@pytest.mark.parametrize("rows", [5, 200])
+def test_products_are_the_layers(dtype: torch.dtype, rows: int):
+    layer = torch.nn.Linear(48, 32, dtype=dtype).requires_grad_(False)
+    x = torch.randn(2, rows, 48).to(dtype)
+    exact = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    tolerance = {torch.float32: 1e-6, HALF: 1e-2}[dtype]
+    with torch.no_grad():
+        assert error(linear(layer, x), exact) < tolerance
+        assert error(linear_gelu(layer, x), F.gelu(exact, approximate="tanh")) < tolerance
+
+
+def test_a_part_of_a_weight_is_left_to_pytorch():
+    weight = torch.randn(32, 96)
+    x = torch.randn(200, 48)
+    assert not onednn.multiplies(x, weight[:, :48])
+    assert not onednn.multiplies(x.half(), weight[:, :48].half().contiguous())
