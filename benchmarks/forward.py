@@ -51,7 +51,8 @@ def main() -> None:
     head = [
         *("# One forward of the DiT", "", circumstances(), ""),
         f"Processor seconds, medians of {args.rounds} paired ratios, with quartiles.",
-        "The floor is every matrix product, convolution and attention of the forward alone, into buffers.",
+        "The floor is every matrix product, convolution and attention of the forward alone, into buffers,",
+        "by PyTorch's own calls.",
         "",
     ]
     columns = "| case | ours / floor | ours / diffusers | diffusers / floor | error against diffusers | s |"

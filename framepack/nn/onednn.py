@@ -18,6 +18,7 @@ FEWEST_ROWS = 64  # below it a product is bound by reading its weights
 FEWEST_SCORES = 2**19  # of a head: below it the calls cost more than they save
 QUERIES = 192  # at a time: a head's weights for as many stay in a core's cache
 MARGIN = 10.0  # sigmoid(x) is e^x to a relative e^x: at -10 to 5e-5, where bfloat16 rounds to 2e-3
+ABOVE = 1 + 2**-7  # so that a bound is one after it was rounded to bfloat16, by up to a part in 2^8
 LEAST_SUM = 1e-30  # of a query's weights, far above what bfloat16 flushes to zero
 
 
@@ -69,7 +70,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> bool:
     """One head: scaled q ``l e``, k ``s e``, v ``e s`` -> out ``l e``; False where weights would vanish."""
-    lowered = _lengths(q).mul_(_lengths(k).amax()).add_(MARGIN).neg_().to(q.dtype)
+    bound = _lengths(q) * _lengths(k).amax()
+    lowered = (-(ABOVE * bound + MARGIN)).to(q.dtype)
     for queries, shift, place in zip(*(x.split(QUERIES) for x in (q, lowered, out)), strict=True):
         weights = linear(k, queries, shift, "sigmoid")  # s l
         total = weights.sum(0, dtype=torch.float32)

@@ -44,6 +44,19 @@ def test_a_head_whose_weights_would_vanish_is_pytorchs_own():
     assert not torch.equal(got[:, :, 0], own[:, :, 0])
 
 
+@pytest.mark.parametrize("size", [30.0, 100.0, 248.0, 288.0, 334.0, 354.0, 380.0, 1000.0])
+def test_scores_as_large_as_their_bound_are_weighed_right(size: float):
+    torch.manual_seed(0)
+    q = torch.zeros(1, 2, 70, 32, dtype=HALF)
+    q[..., 0], q[..., 1] = size, torch.linspace(0, 8, 70).to(HALF)
+    k = torch.zeros(1, 2, 50, 32, dtype=HALF)
+    k[..., 0], k[..., 1] = size / 4, torch.randn(50).to(HALF)  # all of one direction but for a little
+    v = torch.randn(1, 2, 50, 32).to(HALF)
+    scaled = (q * 32**-0.5).double() * 32**0.5  # as rounded: here that one rounding moves scores by more than one
+    exact = F.scaled_dot_product_attention(scaled, k.double(), v.double()).transpose(1, 2)
+    assert error(onednn.attention(q, k, v), exact) < 3 * 2**-9
+
+
 def test_what_is_no_number_stays_none():
     q, k, v = heads(1.0, 64, 96, 32)
     q[0, 0, 3] = float("nan")
