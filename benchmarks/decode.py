@@ -1,23 +1,32 @@
-"""Decoding a video of three sections: every latent once, against the reference's windows.
+"""Decoding a video: HunyuanVideo's VAE against the reference's windows, Wan's against the host's own node.
 
 python -m benchmarks.decode [--rounds N]
 
-The windows: as each section of the inverted order is finished, its latents and as many after them, 18 (19 in the last,
-which has the start latent), are decoded and blended over 33 frames into what there was. A decode of either kind goes
-through diffusers' HunyuanVideo VAE, narrow and with random weights, whose own tiles in time are 5 latents every 3.
+Three sections by HunyuanVideo's VAE, every latent once, against windows: as each section of the inverted order is
+finished, its latents and as many after them, 18 (19 in the last, which has the start latent), are decoded and blended
+over 33 frames into what there was. A decode of either kind goes through diffusers' HunyuanVideo VAE, narrow and with
+random weights, whose own tiles in time are 5 latents every 3.
+
+The built-in VAE, which is Wan's, decodes in a real ComfyUI: FramePackVAEDecode against VAEDecode, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from framepack.units import pixel_frames
 from framepack.vae.tiles import TileStream, decode_tiled
+from tools.client import run
+from tools.host import running
 from tools.shim.sitecustomize import mend_torchvision
 
 from .timing import RESULTS, circumstances, ratio, rounds, shown
@@ -26,6 +35,7 @@ SECTION, SECTIONS = 9, 3
 NUM_LAT_FRAMES = SECTION * SECTIONS + 1
 BLENDED = pixel_frames(SECTION)
 GRID = (8, 8)  # latent height and width
+SIZES = {"width": 192, "height": 128, "length": 33, "batch_size": 1}  # pixels and frames of the host's
 
 
 def hunyuan_vae() -> torch.nn.Module:
@@ -73,7 +83,8 @@ def hunyuan(num: int) -> list[str]:
     assert windowed(own, latents).shape == full.shape
     error = float((ours - full).abs().max())
     one = float((ours - decode_tiled(tile, latents)).abs().max())
-    times = rounds({"ours": lambda: streamed(tile, latents), "windows": lambda: windowed(own, latents)}, num)
+    ways = {"ours": lambda: streamed(tile, latents), "windows": lambda: windowed(own, latents)}
+    times = rounds(ways, num, clock=time.process_time)
     return [
         f"| HunyuanVideo, 3 sections: each once / windows | 0.63 | {shown(ratio(times, 'ours', 'windows'), 3)} |",
         f"| pushed by section, greatest difference from one full decode by the grid | 1e-6 | {one:.1e} |",
@@ -81,12 +92,38 @@ def hunyuan(num: int) -> list[str]:
     ]
 
 
+def graph(node: str, factor: float) -> dict[str, dict]:
+    """A workflow that decodes by a node; latents times another factor are none that the host has kept."""
+    nodes = {
+        "1": ("EmptyHunyuanLatentVideo", SIZES),
+        "2": ("LatentMultiply", {"samples": ["1", 0], "multiplier": factor}),
+        "3": ("VAELoader", {"vae_name": "framepack_shapes_vae.safetensors"}),
+        "4": (node, {"samples": ["2", 0], "vae": ["3", 0]}),
+        "5": ("GetImageSize", {"image": ["4", 0]}),
+        "6": ("PreviewAny", {"source": ["5", 0]}),
+    }
+    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+
+
+def wan(num: int) -> str:
+    """A row: seconds of one node's decode over the other's, in one host."""
+    factors = count()
+
+    def decode(node: str) -> Callable[[], object]:
+        return lambda: run(host.url, graph(node, 1 + next(factors) / 8))
+
+    with tempfile.TemporaryDirectory() as name, running(Path(name) / "host") as host:
+        times = rounds({"ours": decode("FramePackVAEDecode"), "host": decode("VAEDecode")}, num)
+    what = f"built-in VAE, {SIZES['width']}x{SIZES['height']}, {SIZES['length']} frames"
+    return f"| {what}: FramePackVAEDecode / VAEDecode | - | {shown(ratio(times, 'ours', 'host'), 3)} |"
+
+
 def main() -> None:
     """Command line; prints and writes benchmarks/results/decode.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    rows = hunyuan(args.rounds)
+    rows = [*hunyuan(args.rounds), wan(args.rounds)]
     head = f"# Decoding\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)

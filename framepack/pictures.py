@@ -6,6 +6,7 @@ A colour stands for a kernel: the more a frame is compressed, the paler it is. W
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from math import floor, log2, log10
 
 from PIL import Image, ImageDraw, ImageFont
@@ -256,5 +257,6 @@ def _cut(draw: Draw, text: str, room: float) -> str:
     return text
 
 
+@cache
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)

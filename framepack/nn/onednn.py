@@ -1,18 +1,22 @@
-"""Products and attention on a CPU through oneDNN, which comes with PyTorch, where PyTorch itself takes slower ones.
+"""Products, attention and convolutions on a CPU through oneDNN, which comes with PyTorch, where PyTorch itself takes
+slower ones.
 
-float32 products go through it instead of BLAS; a product applies GELU while its result is in registers; and attention
-in bfloat16 is two products, since the exponential between them is a part of the first.
+float32 products go through it instead of BLAS; a product applies GELU while its result is in registers; attention
+in bfloat16 is two products, since the exponential between them is a part of the first; and small convolutions over
+time, of a narrow VAE, go through it as large ones do.
 
-Dims: b batch, n heads, l queries, s keys, e head dim.
+Dims: b batch, n heads, l queries, s keys, e head dim; c channels, t h w picture.
 """
 
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 FEWEST_ROWS = 64  # below it a product is bound by reading its weights
 FEWEST_SCORES = 2**19  # of a head: below it the calls cost more than they save
@@ -83,3 +87,33 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> bool:
 
 def _lengths(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32)
+
+
+class Convolutions(TorchFunctionMode):
+    """Within it, whoever's module asks for it, a convolution over time on a CPU goes through oneDNN, channels last.
+
+    PyTorch takes a slow one of its own for one float32 item with c t h up to 20480, however wide it is. Where a result
+    must have a gradient, it is left alone.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Called by PyTorch in the place of each of its functions."""
+        call = _conv3d if func is torch.conv3d and not torch.is_grad_enabled() else func
+        return call(*args, **(kwargs or {}))
+
+
+def _conv3d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.conv3d of x ``b c t h w``."""
+    if x.ndim != 5 or x.dtype != weight.dtype or isinstance(padding, str) or not _has(x):
+        return torch.conv3d(x, weight, bias, stride, padding, dilation, groups)
+    x, weight = (part.contiguous(memory_format=torch.channels_last_3d) for part in (x, weight))
+    sizes = ((n,) * 3 if isinstance(n, int) else tuple(n) for n in (padding, stride, dilation))
+    return torch.ops.aten.mkldnn_convolution(x, weight, bias, *sizes, groups)

@@ -44,14 +44,9 @@ class TileGrid:
         """Pixel frames that two neighbouring tiles are blended over."""
         return FRAMES_PER_LATENT * (self.tile - 1 - self.stride)
 
-    @property
-    def shared(self) -> int:
-        """Latent frames that two neighbouring tiles share."""
-        return self.tile - self.stride
-
     def tiles(self, num_lat_frames: int) -> list[range]:
-        """Latent frames of each tile; none that would only repeat frames of the one before."""
-        starts = range(0, max(num_lat_frames - self.shared, min(num_lat_frames, 1)), self.stride)
+        """Latent frames of each tile; none of one latent alone, whose frame would be dropped, but for the first."""
+        starts = range(0, max(num_lat_frames - 1, min(num_lat_frames, 1)), self.stride)
         return [range(start, min(start + self.tile, num_lat_frames)) for start in starts]
 
 
@@ -92,20 +87,22 @@ class TileStream:
     def flush(self) -> Iterator[Tensor]:
         """What remains at the end of the video; the stream is then as new."""
         yield from self._ready()
-        left, tail = self._latents, self._tail
+        yield from self._ready(ending=True)
+        tail = self._tail
         self._latents = self._tail = None
-        if left is not None and left.shape[2] > (self.grid.shared if tail is not None else 0):
-            yield self._blended(left, tail)
-        elif tail is not None and tail.shape[2]:
+        if tail is not None and tail.shape[2]:
             yield tail
 
-    def _ready(self) -> Iterator[Tensor]:
-        """Decode every tile that is complete."""
+    def _ready(self, ending: bool = False) -> Iterator[Tensor]:
+        """Decode every tile that is complete, or at the video's end every one that makes a frame."""
         grid = self.grid
-        while self._latents is not None and self._latents.shape[2] >= grid.tile:
-            frames = self._blended(self._latents[:, :, : grid.tile], self._tail)
-            self._latents = self._latents[:, :, grid.stride :]
-            final = frames.shape[2] - grid.overlap
+        while (held := self._latents) is not None:
+            first = self._tail is None
+            if held.shape[2] < (grid.tile if not ending else 1 if first else 2):
+                return
+            frames = self._blended(held[:, :, : grid.tile], self._tail)
+            self._latents = held[:, :, grid.stride :]
+            final = FRAMES_PER_LATENT * grid.stride + first
             self._tail = frames[:, :, final:].clone()  # a view would hold all of the tile
             yield frames[:, :, :final]
 
@@ -120,9 +117,10 @@ class TileStream:
             )
         if tail is None:
             return frames
-        frames, over = frames[:, :, 1:], self.grid.overlap
-        weight = torch.arange(over, device=frames.device, dtype=frames.dtype)[:, None, None] / max(over, 1)
-        return torch.cat([torch.lerp(tail, frames[:, :, :over], weight), frames[:, :, over:]], 2)
+        frames, over = frames[:, :, 1:], min(tail.shape[2], expected - 1)
+        weight = torch.arange(over, device=frames.device, dtype=frames.dtype)[:, None, None]
+        seam = torch.lerp(tail[:, :, :over], frames[:, :, :over], weight / max(self.grid.overlap, 1))
+        return torch.cat([seam, frames[:, :, over:], tail[:, :, over:]], 2)
 
 
 def decode_tiled(decode: Decode, latents: Tensor, grid: TileGrid = GRID) -> Tensor:

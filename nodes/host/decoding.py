@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import torch
 from torch import Tensor
 
 from ...framepack.errors import FramePackError, LatentSizeError
+from ...framepack.nn.onednn import Convolutions
 from ...framepack.units import FRAMES_PER_LATENT, pixel_frames
 from ...framepack.vae.tiles import TileStream
+from .bar import Bar
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 def decode_stream(vae: Any, latents: Tensor) -> Iterator[Tensor]:
     """Frames ``n h w c`` of latents ``1 c t h w``, each latent decoded once; shows progress on the node."""
     check_latents(vae, latents)
-    bar = comfy.utils.ProgressBar(pixel_frames(latents.shape[2]))
+    bar = Bar(pixel_frames(latents.shape[2]))
     for frames in _pieces(vae, latents):
         bar.update(len(frames))
         yield frames
@@ -88,14 +89,15 @@ def _by_tiles(vae: Any, latents: Tensor) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _causally(vae: Any, model: Any, latents: Tensor) -> Iterator[Tensor]:
-    """One latent after another through the decoder's own cache: the same numbers as decoding at once."""
+    """One latent after another through the decoder's own cache: the numbers of decoding at once, up to rounding."""
     shape = (*latents.shape[:2], min(latents.shape[2], SPARE), *latents.shape[3:])
     needed = vae.memory_used_decode(shape, vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
     cache = [None] * len(list(model.decoder.modules()))  # one for each layer that keeps frames, and some to spare
     for i in range(latents.shape[2]):
         latent = latents[:, :, i : i + 1].to(device=vae.device, dtype=vae.vae_dtype)
-        out = model.decoder(model.conv2(latent), feat_cache=cache, feat_idx=[0])
+        with Convolutions():
+            out = model.decoder(model.conv2(latent), feat_cache=cache, feat_idx=[0])
         yield vae.process_output(out.to(vae.output_device).float())[0].movedim(0, -1)
 
 

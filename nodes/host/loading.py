@@ -12,7 +12,6 @@ import comfy.latent_formats
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
 from .aside import keep_constants, set_aside
+from .bar import Bar
 from .fp8 import RowOperations
 from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 
@@ -82,8 +82,8 @@ def load_model(
     checkpoint.check(expected, optional=lambda key: key.endswith((".scale_weight", ".scale_input")))
     weights = checkpoint.tensors()
     weights.pop(SCALED, None)
-    progress = comfy.utils.ProgressBar(2 * len(weights))
-    digest = identity(checkpoint.name, weights, each=lambda: progress.update(1))
+    progress = Bar(2 * len(weights))
+    digest = identity(checkpoint.name, weights, each=progress.update)
     _fill(model, _in_dtype(weights, config, backbone, progress))
     patcher = patcher_class(model, load_device=device, offload_device=offload)
     keep_constants(patcher)
@@ -148,7 +148,7 @@ def _is_scaled(config: PackedConfig) -> bool:
     return bool(config.scaled_fp8 is not None or config.layer_quant_config is not None or config.custom_operations)
 
 
-def _in_dtype(weights: dict[str, Tensor], config: PackedConfig, backbone: Backbone, progress: Any) -> dict[str, Tensor]:
+def _in_dtype(weights: dict[str, Tensor], config: PackedConfig, backbone: Backbone, progress: Bar) -> dict[str, Tensor]:
     """Weights in the model's dtype, where that is another than theirs; fp8 only where it may be."""
     dtype, rows = config.unet_config["dtype"], config.custom_operations is RowOperations
     as_they_are = _is_scaled(config) and not rows

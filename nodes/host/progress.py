@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_patcher
 import comfy.utils
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +25,14 @@ log = logging.getLogger(__name__)
 
 MAX_PICTURES = 48  # frames of the animated preview; a longer video shows every second, third, ... latent frame
 PREVIEW_SIZE = 128  # pixels of its longer side, at least
+ANIMATION = {  # Pillow's options; a key frame beside the first would have every frame encoded twice
+    "duration": round(1000 * FRAMES_PER_LATENT / 30),
+    "loop": 0,
+    "quality": 60,
+    "method": 0,
+    "kmin": 0,
+    "kmax": 0,
+}
 PREVIEW_SHARE = 0.02  # of a run's time that drawing may take; beyond it a section's animation is left out
 TEXT_EVERY = 0.5  # seconds
 WEIGHT = 0.2  # of the latest step in the running mean of a step's time
@@ -42,14 +48,14 @@ class Run:
 
     sections: int = 1
     step_seconds: float = 0.0
-    pictures: dict[int, Tensor] = field(default_factory=dict)
+    pictures: dict[int, Image.Image] = field(default_factory=dict)
     stride: int = 1
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
     previewing: float = 0.0
     frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
-    def add(self, pictures: dict[int, Tensor]) -> None:
+    def add(self, pictures: dict[int, Image.Image]) -> None:
         """More small pictures, by latent frame."""
         self.pictures |= pictures
         while len(self.pictures) > MAX_PICTURES:
@@ -113,14 +119,13 @@ class SectionProgress:
             return {}
         run = self.run
         wanted = {n: latent for n, latent in raw.items() if n % run.stride == 0 and n not in run.pictures}
-        run.add({frame: small_picture(latent, fmt) for frame, latent in wanted.items()})
+        run.add(small_pictures(wanted, fmt))
         num = len(run.pictures)
         if run.drawing + num * run.frame_seconds > PREVIEW_SHARE * (began - run.began):
             run.drawing += time.monotonic() - began
             return {}
-        pictures = [Image.fromarray(np.asarray(run.pictures[frame])) for frame in sorted(run.pictures)]
-        options = {"duration": round(1000 * FRAMES_PER_LATENT / 30), "loop": 0, "quality": 60, "method": 0}
-        shown = on_page(pictures, "webp", **options)
+        pictures = [run.pictures[frame] for frame in sorted(run.pictures)]
+        shown = on_page(pictures, "webp", **ANIMATION)
         took = time.monotonic() - began
         run.drawing, run.frame_seconds = run.drawing + took, took / num
         share = 100 / (time.monotonic() - run.began)
@@ -128,14 +133,18 @@ class SectionProgress:
         return {"images": [shown], "animated": (True,)}
 
 
-def small_picture(raw: Tensor, fmt: Any) -> Tensor:
-    """A raw latent ``1 c 1 h w`` -> a uint8 picture ``h w 3`` through the latent format's factors."""
-    latent = fmt.process_in(raw.float())[0, :, 0].movedim(0, -1).cpu()  # h w c
+def small_pictures(raw: Mapping[int, Tensor], fmt: Any) -> dict[int, Image.Image]:
+    """Raw latents ``1 c 1 h w`` by frame -> pictures of them through the latent format's factors."""
+    if not raw:
+        return {}
+    latents = fmt.process_in(torch.cat(list(raw.values()), 2).float())[0].movedim(0, -1).cpu()  # t h w c
     bias = torch.tensor(getattr(fmt, "latent_rgb_factors_bias", None) or [0.0, 0.0, 0.0])
-    colours = latent @ torch.tensor(fmt.latent_rgb_factors) + bias
-    scale = max(1, PREVIEW_SIZE // max(latent.shape[:2]))
-    colours = F.interpolate(colours.movedim(-1, 0)[None], scale_factor=scale, mode="bilinear")[0].movedim(0, -1)
-    return ((colours + 1) * 127.5).clamp(0, 255).byte()
+    colours = latents @ torch.tensor(fmt.latent_rgb_factors) + bias
+    height, width = colours.shape[1:3]
+    scale = max(1, PREVIEW_SIZE // max(height, width))
+    pictures = map(Image.fromarray, ((colours + 1) * 127.5).clamp(0, 255).byte().numpy())
+    sized = (p.resize((width * scale, height * scale), Image.Resampling.BILINEAR) for p in pictures)
+    return dict(zip(raw, sized, strict=True))
 
 
 def duration(seconds: float) -> str:

@@ -96,3 +96,49 @@ def test_a_part_of_a_weight_is_left_to_pytorch():
     x = torch.randn(200, 48)
     assert not onednn.multiplies(x, weight[:, :48])
     assert not onednn.multiplies(x.half(), weight[:, :48].half().contiguous())
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((1, 8, 1, 6, 5), {"padding": (0, 1, 1)}),
+        ((1, 8, 3, 6, 5), {}),
+        ((2, 8, 4, 6, 6), {"stride": (2, 1, 2), "padding": 1}),
+        ((1, 8, 3, 6, 5), {"padding": "same"}),
+        ((1, 8, 5, 7, 7), {"dilation": 2, "padding": (2, 2, 2)}),
+        ((1, 8, 3, 6, 5), {"groups": 2, "padding": 1}),
+    ],
+)
+def test_convolutions_of_anyones_modules_give_the_same(shape: tuple[int, ...], options: dict):
+    torch.manual_seed(0)
+    time = 1 if shape[2] == 1 else 3
+    layer = torch.nn.Conv3d(8, 4, (time, 3, 3), **options).requires_grad_(False)
+    x = torch.randn(shape)
+    exact = layer(x)
+    with onednn.Convolutions(), torch.no_grad():
+        got = layer(x)
+    assert got.shape == exact.shape
+    assert torch.allclose(got, exact, atol=1e-5)
+
+
+def test_convolutions_that_need_a_gradient_or_are_of_another_kind_are_pytorchs_own():
+    x, weight = torch.randn(1, 2, 3, 4, 4), torch.randn(3, 2, 1, 3, 3, requires_grad=True)
+    with onednn.Convolutions():
+        F.conv3d(x, weight).sum().backward()
+        with torch.no_grad():
+            assert F.conv3d(x.double(), weight.double()).dtype == torch.float64
+            assert F.conv3d(x[0], weight).shape == (3, 3, 2, 2)
+    assert weight.grad is not None
+
+
+def test_a_small_convolution_goes_through_onednn():
+    x, weight = torch.randn(1, 8, 1, 8, 8), torch.randn(8, 8, 1, 3, 3)
+
+    def kinds() -> set[str]:
+        with torch.no_grad(), torch.profiler.profile() as seen:
+            F.conv3d(x, weight)
+        return {event.key for event in seen.key_averages()}
+
+    assert "aten::mkldnn_convolution" not in kinds()  # else PyTorch has mended it, and the class can go
+    with onednn.Convolutions():
+        assert "aten::mkldnn_convolution" in kinds()

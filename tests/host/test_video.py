@@ -46,7 +46,9 @@ def test_a_streamed_video_has_the_frames_of_one_that_is_decoded_at_once(alive: H
     pictures = [pictures_of(alive.base / "output", name) for name in ways]
     assert len(pictures[0]) == 37
     assert np.array_equal(pictures[0], pictures[1])
-    assert np.array_equal(pictures[1], pictures[2])
+    apart = np.abs(pictures[1].astype(int) - pictures[2])  # a value at the border of two levels may fall either way
+    assert apart.max() <= 1
+    assert apart.mean() < 1e-3
     (film,) = (alive.base / "output").glob("streamed_*.mp4")
     with av.open(str(film)) as file:
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
