@@ -2,11 +2,11 @@
 
 python -m benchmarks.step_cache [--clips N] [--cfg 1 2] [--random] [--picture docs/step-cache.png]
 
-Every clip is made uncached once, then at five thresholds of each rule, 25 steps a section, Euler, each section seeing
-the cached ones before it. Speed is passes over computed passes; the first block that first-block rules run in a skipped
-step is left out in their favour. Errors at a speed are read off between two thresholds. With --random a wider model of
-random weights stands in for the trained one: it shows that the bookkeeping holds at another size, not what a video
-loses.
+Every clip is made uncached once, then at thresholds of each rule on both sides of each speed, 25 steps a section,
+Euler, each section seeing the cached ones before it. Speed is passes over computed passes; the first block that
+first-block rules run in a skipped step is left out in their favour. Errors at a speed are read off between two
+thresholds. With --random a wider model of random weights stands in for the trained one: it shows that the bookkeeping
+holds at another size, not what a video loses.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -47,7 +48,9 @@ PLAN = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=NUM_LAT_FRA
 FIRST_SEED = 900_000  # of scenes that training never saw
 SPEEDS = (1.3, 1.6, 2.0, 2.5)
 OURS = "this pack's: extrapolated x0"
-# The lowest and the highest threshold that are tried.
+NEAR, WIDER = 1.15, 4.0  # how far apart in speed two points around one may lie; the step to a lower or higher threshold
+MOST = 16  # thresholds of a rule
+# A low and a high threshold to begin with.
 RULES: dict[str, tuple[type[Rule], float, float]] = {
     OURS: (Extrapolated, 0.06, 1.0),
     "EasyCache": (EasyCache, 0.009, 0.06),
@@ -112,9 +115,9 @@ class Clip:
 
             return euler(velocity, section_noise(self.seed, index, (1, 16, num, GRID, GRID)), sigmas)
 
-        began = time.perf_counter()
+        began = time.process_time()
         made = run_plan(PLAN, {0: self.start}, sample, like=torch.empty(1, 16, 1, GRID, GRID))
-        return made, rules, time.perf_counter() - began
+        return made, rules, time.process_time() - began
 
 
 def measured(clips: list[Clip], plain: list[tuple[Tensor, Tensor, float]], rule_of: Callable) -> Point:
@@ -137,8 +140,8 @@ def ratios_of(clip: Clip) -> list[float]:
     return [1.0, 1.0, *(statistics.fmean(values) for values in zip(*steps, strict=True)), 1.0]
 
 
-def curves(model: Builtin, num_clips: int, cfg: float, names: list[str], wide: float) -> dict[str, list[Point]]:
-    """Points of every rule, slowest first. `wide` widens the thresholds."""
+def curves(model: Builtin, num_clips: int, cfg: float, names: list[str]) -> dict[str, list[Point]]:
+    """Points of every rule, slowest first."""
     clips = [Clip.of(model, i, cfg) for i in range(num_clips)]
     ratios = ratios_of(Clip.of(model, num_clips, 1.0))
     plain = []
@@ -148,12 +151,34 @@ def curves(model: Builtin, num_clips: int, cfg: float, names: list[str], wide: f
     found = {}
     for name in names:
         kind, low, high = RULES[name]
-        low, high = low / wide, high * wide
         own = {"ratios": ratios} if kind is MagCache else {}
-        thresholds = [low * (high / low) ** (i / 4) for i in range(5)]
-        points = [measured(clips, plain, partial(kind, t, dit=model.dit, **own)) for t in thresholds]
+        rule = partial(kind, dit=model.dit, **own)
+        points = sweep(lambda t, rule=rule: measured(clips, plain, partial(rule, t)), low, high)
         found[name] = sorted((point for point in points if point.speed > 1), key=lambda point: point.speed)
     return found
+
+
+def sweep(measure: Callable[[float], Point], low: float, high: float) -> list[Point]:
+    """Points by threshold, from one below the speeds to one above them, near each other around each."""
+    found = {t: measure(t) for t in (low, high)}
+    while len(found) < MOST:
+        order = sorted(found)
+        gaps = [(found[b].speed / found[a].speed, a, b) for a, b in pairwise(order) if parts(found[a], found[b])]
+        if found[order[0]].speed > SPEEDS[0]:
+            new = order[0] / WIDER
+        elif found[order[-1]].speed < SPEEDS[-1]:
+            new = order[-1] * WIDER
+        elif gaps and max(gaps)[0] > NEAR:
+            new = math.sqrt(max(gaps)[1] * max(gaps)[2])
+        else:
+            break
+        found[new] = measure(new)
+    return [found[t] for t in sorted(found)]
+
+
+def parts(a: Point, b: Point) -> bool:
+    """Does one of the speeds lie between the two?"""
+    return any(a.speed <= speed <= b.speed for speed in SPEEDS)
 
 
 def at(points: list[Point], speed: float) -> Point | None:
@@ -231,10 +256,10 @@ def main() -> None:
     args = parser.parse_args()
     model = Builtin.load()
     lines = ["# Step cache", "", f"{circumstances()}. {args.clips} clips, {STEPS} steps a section.", ""]
-    cases = {f"built-in model, cfg {cfg:g}": curves(model, args.clips, cfg, args.rules, 1) for cfg in args.cfg}
+    cases = {f"built-in model, cfg {cfg:g}": curves(model, args.clips, cfg, args.rules) for cfg in args.cfg}
     if args.random:
         wider = random_model(model)
-        cases["random weights, 512 wide, 2 + 4 blocks"] = curves(wider, 1, 1.0, [OURS, "first block"], 4)
+        cases["random weights, 512 wide, 2 + 4 blocks"] = curves(wider, 1, 1.0, args.rules)
     for name, found in cases.items():
         lines += [
             f"{name}: error of the latents, PSNR of the pixels, against the uncached video",

@@ -214,6 +214,15 @@ class Plan:
         named = {f for s in self.sections for c in s.context for f in c.frames if isinstance(f, str)}
         return named | {a.slot for a in self.anchors}
 
+    def ready(self) -> Iterator[int]:
+        """After each section: how many latent frames from the video's beginning on are there without a gap."""
+        there, num = {frame for anchor in self.anchors for frame in anchor.frames}, 0
+        for section in self.sections:
+            there.update(section.made)
+            while num in there:
+                num += 1
+            yield num
+
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""
         return {

@@ -8,6 +8,7 @@ from . import host
 from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode, FramePackVideo
 from .endpoints import FramePackEndpoint, FramePackKeyframe
+from .frames import FramePackFrames
 from .images import FramePackResolution, FramePackVideoEncode
 from .loader import LoadFramePackModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
@@ -25,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     SectionSampler,
     FramePackSections,
     FramePackGather,
+    FramePackFrames,
     FramePackVAEDecode,
     FramePackVideo,
     FramePackSigmas,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..framepack.buckets import BASE_SIZE, nearest_bucket
 from ..framepack.errors import LatentSizeError
+from ..framepack.nn.onednn import Convolutions
 from ..framepack.units import FRAMES_PER_LATENT, PIXEL_UNIT
 from . import host
 from .types import CATEGORY
@@ -85,4 +86,5 @@ class FramePackVideoEncode(io.ComfyNode):
             )
         extra = (images.shape[0] - 1) % FRAMES_PER_LATENT
         kept = images[extra:] if extend == "forwards" else images[: images.shape[0] - extra]
-        return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})
+        with Convolutions():
+            return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 
 from ..framepack.errors import FramePackError
 from ..framepack.plan import Anchor, Plan, Section
@@ -111,8 +111,13 @@ class SectionSampler(io.ComfyNode):
             tooltip="by section: seed and number decide a section's noise, so an edit leaves the others' alone. in "
             "turn: one generator for all, as in the reference implementation.",
         )
-        clip = io.Clip.Input(
-            "clip", tooltip="For the plan's own prompts.", optional=True, lazy=True, extra_dict={"rawLink": True}
+        raw = {"optional": True, "lazy": True, "extra_dict": {"rawLink": True}}
+        clip = io.Clip.Input("clip", tooltip="For the plan's own prompts.", **raw)
+        vae = io.Vae.Input(
+            "vae",
+            tooltip="Decodes what is finished from the video's beginning on, while other sections are still to come, "
+            "and gives images. In forward orders that is every section at once, in the others the end.",
+            **raw,
         )
         return io.Schema(
             node_id="SectionSampler",
@@ -126,8 +131,12 @@ class SectionSampler(io.ComfyNode):
                 noise,
                 clip,
                 *guidance_inputs(),
+                vae,
             ],
-            outputs=[io.Latent.Output(tooltip="The whole video's latents.")],
+            outputs=[
+                io.Latent.Output(tooltip="The whole video's latents."),
+                io.Image.Output(display_name="images", tooltip="All frames, where a VAE is connected."),
+            ],
             enable_expand=True,
         )
 
@@ -142,7 +151,7 @@ class SectionSampler(io.ComfyNode):
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         told = _prompts(graph, parsed, links)
-        run = -(-len(parsed.sections) // (MAX_NODES - 1 - len(graph.nodes)))
+        run = -(-len(parsed.sections) // ((MAX_NODES - 1 - len(graph.nodes)) // (2 if links.get("vae") else 1)))
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]
@@ -156,15 +165,43 @@ class SectionSampler(io.ComfyNode):
                 drawn=json.dumps([s.num_lat_frames for s in parsed.sections[:first]] if noise == IN_TURN else None),
                 **(shared | _images(_seen(parsed, own), own, links) | {n: told[n] for n in map(said_name, own)} | made),
             )
-        images = _images(parsed.anchors, (), links)
         whole = graph.node(
             "FramePackGather",
             "gather",
             num_lat_frames=parsed.num_lat_frames,
             size=shared["size"],
-            **(images | _made(children.values())),
+            **(_images(parsed.anchors, (), links) | _made(children.values())),
         )
-        return io.NodeOutput(whole.out(0), expand=graph.finalize())
+        images = _frames(graph, parsed, children, run, links)
+        return io.NodeOutput(whole.out(0), images, expand=graph.finalize())
+
+
+def _frames(graph: GraphBuilder, plan: Plan, children: dict[int, Any], run: int, links: dict[str, Any]) -> Any:
+    """The link to all images: a chain of nodes, each decoding what a child adds to the video's gapless beginning."""
+    if links.get("vae") is None:
+        return ExecutionBlocker("SectionSampler gives images where a VAE is connected to it; connect one.")
+    maker = {frame: i // run * run for i, section in enumerate(plan.sections) for frame in section.made}
+    ready, start, node = list(plan.ready()), 0, None
+    for first in children:
+        frames = range(start, ready[min(first + run, len(ready)) - 1])
+        makers = sorted({maker[frame] for frame in frames if frame in maker})
+        if not makers:
+            continue
+        anchors = [anchor for anchor in plan.anchors if set(anchor.frames) & set(frames)]
+        node = graph.node(
+            "FramePackFrames",
+            f"frames_{first}",
+            vae=links["vae"],
+            start=start,
+            stop=frames.stop,
+            last=frames.stop == plan.num_lat_frames,
+            size=json.dumps([plan.height, plan.width]),
+            **(_images(anchors, (), links) | _made(children[i] for i in makers)),
+            **({"before": node.out(0)} if node else {}),
+        )
+        start = frames.stop
+    assert node is not None, "a plan has sections"
+    return node.out(1)
 
 
 def _check(plan: Plan, links: dict[str, Any]) -> None:

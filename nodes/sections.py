@@ -108,9 +108,8 @@ class FramePackGather(io.ComfyNode):
     @classmethod
     def execute(cls, num_lat_frames: int, size: str, places: str, **values: Any) -> io.NodeOutput:
         """Concatenate."""
-        made = _made(values)
-        found = made | _placed(places, latent_grid(*json.loads(size)), values)
-        like = next(iter(made.values()), next(iter(found.values())))
+        found = made_and_placed(values, size, places)
+        like = next(iter(found.values()))
         return io.NodeOutput({"samples": torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)})
 
 
@@ -124,6 +123,11 @@ def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
         log.warning(
             "the plan is %s, and the model was trained for %s order: expect drift or a poor video", asked, trained
         )
+
+
+def made_and_placed(values: dict[str, Any], size: str, places: str) -> dict[int | str, Tensor]:
+    """Raw latents by frame: of sections that came as made_0, made_1, ..., then from outside."""
+    return _made(values) | _placed(places, latent_grid(*json.loads(size)), values)
 
 
 def _made(values: dict[str, Any]) -> dict[int | str, Tensor]:

@@ -10,6 +10,7 @@ from . import host
 ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string
 PlanType = io.Custom("FRAMEPACK_PLAN")  # plan JSON
 EndpointsType = io.Custom("FRAMEPACK_ENDPOINTS")  # JSON: a list of seconds, prompt, keyframe
+FramesType = io.Custom("FRAMEPACK_FRAMES")  # a video that is being decoded, between the nodes of a run
 AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
 
 CATEGORY = "FramePack"

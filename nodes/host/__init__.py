@@ -3,7 +3,7 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
-from .decoding import decoded
+from .decoding import Decoding, decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .images import resize
 from .keeping import section_key, section_store
@@ -11,7 +11,7 @@ from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import check_memory, expect
 from .pictures import on_page
-from .progress import SectionProgress, begin_run
+from .progress import SectionProgress, begin_run, show_frames
 from .sampling import (
     is_framepack,
     latent_format,
@@ -27,6 +27,7 @@ from .video import StreamedVideo
 
 __all__ = [
     "DTYPES",
+    "Decoding",
     "SectionProgress",
     "StreamedVideo",
     "begin_run",
@@ -52,6 +53,7 @@ __all__ = [
     "sample",
     "sampler_named",
     "sampler_of",
+    "show_frames",
     "with_step_cache",
     "with_values",
     "zeroed",

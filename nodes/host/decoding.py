@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -60,45 +61,158 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
 def decode_stream(vae: Any, latents: Tensor) -> Iterator[Tensor]:
     """Frames ``n h w c`` of latents ``1 c t h w``, each latent decoded once; shows progress on the node."""
     check_latents(vae, latents)
-    bar = Bar(pixel_frames(latents.shape[2]))
-    for frames in _pieces(vae, latents):
+    bar, stream = Bar(pixel_frames(latents.shape[2])), frame_stream(vae)
+    for frames in chain(stream.push(latents), stream.flush()):
         bar.update(len(frames))
         yield frames
 
 
-def _pieces(vae: Any, latents: Tensor) -> Iterator[Tensor]:
+class Decoding:
+    """A video's frames, decoded while its latents come, a piece after another, each once.
+
+    Whoever has it may go on from where it stands; `after` begins anew for those who stand elsewhere.
+    """
+
+    def __init__(self, vae: Any):
+        self.vae, self.stream = vae, frame_stream(vae)
+        self.latents: list[Tensor] = []
+        self.frames: list[Tensor] = []
+
+    @classmethod
+    def after(cls, before: Decoding | None, vae: Any, num_lat_frames: int) -> Decoding:
+        """One that has had the first latent frames of another: itself where it stands there, else a new one."""
+        if before is None:
+            return cls(vae)
+        latents = torch.cat(before.latents, 2)
+        if before.stream is not None and latents.shape[2] == num_lat_frames:
+            return before
+        new = cls(vae)
+        new.push(latents[:, :, :num_lat_frames])
+        return new
+
+    def push(self, latents: Tensor) -> tuple[int, list[Tensor]]:
+        """Latents ``1 c t h w`` that follow -> the number of its first new frame, and new frames ``n h w c``."""
+        check_latents(self.vae, latents)
+        stream, self.stream = self.stream, None  # after a cancel there is none that could be gone on from
+        assert stream is not None, "it has not been finished"
+        new = list(_until_cancelled(stream.push(latents)))
+        stream.set_aside()
+        self.latents.append(latents)
+        self.stream = stream
+        return self._add(new)
+
+    def finish(self) -> tuple[int, list[Tensor]]:
+        """The frames that were left, after which it takes no more."""
+        stream, self.stream = self.stream, None
+        assert stream is not None, "it is finished once"
+        return self._add(list(_until_cancelled(stream.flush())))
+
+    def take(self) -> Tensor:
+        """All frames ``n h w c``, which it then holds no longer."""
+        frames, self.frames = self.frames, []
+        return torch.cat(frames)
+
+    def _add(self, new: list[Tensor]) -> tuple[int, list[Tensor]]:
+        first = sum(map(len, self.frames))
+        self.frames += new
+        return first, new
+
+
+def _until_cancelled(frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    for some in frames:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield some
+
+
+class FrameStream(Protocol):
+    """Latents ``1 c t h w`` in, frames ``n h w c`` out as soon as they are final."""
+
+    def push(self, latents: Tensor) -> Iterator[Tensor]:
+        """The frames that latents complete."""
+        ...
+
+    def flush(self) -> Iterator[Tensor]:
+        """The frames that are left."""
+        ...
+
+    def set_aside(self) -> None:
+        """Nothing comes for a while: leave the device to others."""
+
+
+def frame_stream(vae: Any) -> FrameStream:
     """By the causal cache (Wan's), by tiles in time (HunyuanVideo's, whose norms span it), else at once."""
     model = vae.first_stage_model
     if _is_wan(model):
-        yield from _causally(vae, model, latents)
-    elif _norms_span_time(model):
-        yield from _by_tiles(vae, latents)
-    else:
-        log.info("the VAE %s is known to stream by no rule; the video is decoded at once", type(model).__name__)
-        yield vae.decode(latents)[0]
+        return _Causal(vae)
+    if _norms_span_time(model):
+        return _Tiles(vae)
+    log.info("the VAE %s is known to stream by no rule; the video is decoded at once", type(model).__name__)
+    return _Whole(vae)
 
 
-def _by_tiles(vae: Any, latents: Tensor) -> Iterator[Tensor]:
+class _Whole(FrameStream):
+    """Everything at the end."""
+
+    def __init__(self, vae: Any):
+        self.vae, self.latents = vae, []
+
+    def push(self, latents: Tensor) -> Iterator[Tensor]:
+        """Kept."""
+        self.latents.append(latents)
+        return iter(())
+
+    def flush(self) -> Iterator[Tensor]:
+        """All frames."""
+        yield self.vae.decode(torch.cat(self.latents, 2))[0]
+
+
+class _Tiles(FrameStream):
     """Each tile is a decode of the host's: it asks for a tile's memory, and tiles space where that is not there."""
-    stream = TileStream(lambda tile: vae.decode(tile).movedim(-1, 1))
-    for frames in stream.push(latents):
-        yield frames[0].movedim(0, -1)
-    for frames in stream.flush():
-        yield frames[0].movedim(0, -1)
+
+    def __init__(self, vae: Any):
+        self.stream = TileStream(lambda tile: vae.decode(tile).movedim(-1, 1))
+
+    def push(self, latents: Tensor) -> Iterator[Tensor]:
+        """Those of whole tiles."""
+        return (frames[0].movedim(0, -1) for frames in self.stream.push(latents))
+
+    def flush(self) -> Iterator[Tensor]:
+        """Those of the last tile."""
+        return (frames[0].movedim(0, -1) for frames in self.stream.flush())
 
 
-@torch.no_grad()
-def _causally(vae: Any, model: Any, latents: Tensor) -> Iterator[Tensor]:
+class _Causal(FrameStream):
     """One latent after another through the decoder's own cache: the numbers of decoding at once, up to rounding."""
-    shape = (*latents.shape[:2], min(latents.shape[2], SPARE), *latents.shape[3:])
-    needed = vae.memory_used_decode(shape, vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
-    cache = [None] * len(list(model.decoder.modules()))  # one for each layer that keeps frames, and some to spare
-    for i in range(latents.shape[2]):
-        latent = latents[:, :, i : i + 1].to(device=vae.device, dtype=vae.vae_dtype)
-        with Convolutions():
-            out = model.decoder(model.conv2(latent), feat_cache=cache, feat_idx=[0])
-        yield vae.process_output(out.to(vae.output_device).float())[0].movedim(0, -1)
+
+    def __init__(self, vae: Any):
+        self.vae, self.model = vae, vae.first_stage_model
+        # One place for each layer that keeps frames, and some to spare.
+        self.cache: list[Any] = [None] * len(list(self.model.decoder.modules()))
+
+    @torch.no_grad()
+    def push(self, latents: Tensor) -> Iterator[Tensor]:
+        """One frame for the first latent, four for each other."""
+        vae, device = self.vae, self.vae.device
+        shape = (*latents.shape[:2], min(latents.shape[2], SPARE), *latents.shape[3:])
+        needed = vae.memory_used_decode(shape, vae.vae_dtype)
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
+        self._move(device)
+        for i in range(latents.shape[2]):
+            latent = latents[:, :, i : i + 1].to(device=device, dtype=vae.vae_dtype)
+            with Convolutions():
+                out = self.model.decoder(self.model.conv2(latent), feat_cache=self.cache, feat_idx=[0])
+            yield vae.process_output(out.to(vae.output_device).float())[0].movedim(0, -1)
+
+    def flush(self) -> Iterator[Tensor]:
+        """Nothing is left."""
+        return iter(())
+
+    def set_aside(self) -> None:
+        """The frames that layers keep wait where the VAE's results lie."""
+        self._move(self.vae.output_device)
+
+    def _move(self, device: Any) -> None:
+        self.cache = [x.to(device) if isinstance(x, Tensor) else x for x in self.cache]
 
 
 def _is_wan(model: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...framepack.units import FRAMES_PER_LATENT
+from ...framepack.units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
 from .pictures import on_page
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,25 @@ class Run:
     previewing: float = 0.0
     frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
-    def add(self, pictures: dict[int, Image.Image]) -> None:
-        """More small pictures, by latent frame."""
+    def shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
+        """A node's ui: an animated picture of all small pictures, with these, by latent frame, among them.
+
+        Empty where drawing would take too much of the run's time. These are being made since `began`.
+        """
         self.pictures |= pictures
         while len(self.pictures) > MAX_PICTURES:
             self.stride *= 2
             self.pictures = {frame: p for frame, p in self.pictures.items() if frame % self.stride == 0}
+        num = len(self.pictures)
+        if not num or self.drawing + num * self.frame_seconds > PREVIEW_SHARE * (began - self.began):
+            self.drawing += time.monotonic() - began
+            return {}
+        shown = on_page([self.pictures[frame] for frame in sorted(self.pictures)], "webp", **ANIMATION)
+        took = time.monotonic() - began
+        self.drawing, self.frame_seconds = self.drawing + took, took / num
+        share = 100 / (time.monotonic() - self.began)
+        log.info("previews took %.1f %% of the run so far", share * (self.drawing + self.previewing))
+        return {"images": [shown], "animated": (True,)}
 
 
 _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
@@ -119,18 +132,18 @@ class SectionProgress:
             return {}
         run = self.run
         wanted = {n: latent for n, latent in raw.items() if n % run.stride == 0 and n not in run.pictures}
-        run.add(small_pictures(wanted, fmt))
-        num = len(run.pictures)
-        if run.drawing + num * run.frame_seconds > PREVIEW_SHARE * (began - run.began):
-            run.drawing += time.monotonic() - began
-            return {}
-        pictures = [run.pictures[frame] for frame in sorted(run.pictures)]
-        shown = on_page(pictures, "webp", **ANIMATION)
-        took = time.monotonic() - began
-        run.drawing, run.frame_seconds = run.drawing + took, took / num
-        share = 100 / (time.monotonic() - run.began)
-        log.info("previews took %.1f %% of the run so far", share * (run.drawing + run.previewing))
-        return {"images": [shown], "animated": (True,)}
+        return run.shown(small_pictures(wanted, fmt), began)
+
+
+def show_frames(first: int, frames: Iterable[Tensor]) -> dict[str, Any]:
+    """A node's ui: the same picture with decoded frames ``n h w c``, from pixel frame `first` on, in their places."""
+    began, run = time.monotonic(), _RUNS.setdefault(shown_on(), Run())
+    apart, pictures, at = FRAMES_PER_LATENT * run.stride, {}, first
+    for some in frames:
+        for i in range(-at % apart, len(some), apart):
+            pictures[(at + i) // FRAMES_PER_LATENT] = _reduced(some[i])
+        at += len(some)
+    return run.shown(pictures, began)
 
 
 def small_pictures(raw: Mapping[int, Tensor], fmt: Any) -> dict[int, Image.Image]:
@@ -140,11 +153,21 @@ def small_pictures(raw: Mapping[int, Tensor], fmt: Any) -> dict[int, Image.Image
     latents = fmt.process_in(torch.cat(list(raw.values()), 2).float())[0].movedim(0, -1).cpu()  # t h w c
     bias = torch.tensor(getattr(fmt, "latent_rgb_factors_bias", None) or [0.0, 0.0, 0.0])
     colours = latents @ torch.tensor(fmt.latent_rgb_factors) + bias
-    height, width = colours.shape[1:3]
-    scale = max(1, PREVIEW_SIZE // max(height, width))
+    size = _preview_size(*colours.shape[1:3])
     pictures = map(Image.fromarray, ((colours + 1) * 127.5).clamp(0, 255).byte().numpy())
-    sized = (p.resize((width * scale, height * scale), Image.Resampling.BILINEAR) for p in pictures)
-    return dict(zip(raw, sized, strict=True))
+    return dict(zip(raw, (p.resize(size, Image.Resampling.BILINEAR) for p in pictures), strict=True))
+
+
+def _preview_size(height: int, width: int) -> tuple[int, int]:
+    """Width and height in pixels of a picture, given in latents."""
+    scale = max(1, PREVIEW_SIZE // max(height, width))
+    return width * scale, height * scale
+
+
+def _reduced(frame: Tensor) -> Image.Image:
+    """A frame ``h w c`` in [0, 1] at the size of a picture of its latent."""
+    picture = Image.fromarray((frame * 255).clamp(0, 255).byte().cpu().numpy())
+    return picture.resize(_preview_size(*(side // PIXELS_PER_LATENT for side in frame.shape[:2])))
 
 
 def duration(seconds: float) -> str:

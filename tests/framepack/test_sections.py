@@ -90,6 +90,24 @@ def test_every_frame_is_made_once_and_seen_only_after(name: str, length: int, st
 
 
 @settings(max_examples=100, deadline=None)
+@given(st.sampled_from(TABLE_1), st.integers(2, 90), st.booleans())
+def test_what_is_ready_has_no_gap_and_is_all_at_the_end(name: str, length: int, start: bool):
+    plan = make_plan(parse(name), num_lat_frames=length, start=start)
+    there = {frame for anchor in plan.anchors for frame in anchor.frames}
+    for section, num in zip(plan.sections, plan.ready(), strict=True):
+        there |= set(section.made)
+        assert set(range(num)) <= there
+        assert num not in there
+    assert num == length
+
+
+def test_in_a_forward_order_every_section_is_ready_when_it_is_made():
+    plan = make_plan(parse(F1), num_lat_frames=28)
+    assert list(plan.ready()) == [10, 19, 28]
+    assert list(make_plan(parse(RELEASED), num_lat_frames=28).ready()) == [1, 1, 28]
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from([n for n in TABLE_1 if "td" in n]), st.integers(20, 90))
 def test_the_context_of_a_deleted_tail_costs_the_same_in_every_section(name: str, length: int):
     schedule = parse(name)

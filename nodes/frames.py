@@ -1,0 +1,59 @@
+"""The node that decodes what is finished while other sections are still to come. Users do not place it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from . import host
+from .sampler import SLOT_INPUTS
+from .sections import PLACES, SIZE, made_and_placed
+from .types import CATEGORY, AnchorsType, FramesType
+
+
+class FramePackFrames(io.ComfyNode):
+    """Decodes the next latent frames from the video's beginning on. SectionSampler places it where a VAE is connected.
+
+    It is an output node, and the host runs those before others: so as soon as its latents are there.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs; latents of sections come as made_0, made_1, ..."""
+        return io.Schema(
+            node_id="FramePackFrames",
+            display_name="FramePack Frames",
+            category=f"{CATEGORY}/internal",
+            description="Placed by SectionSampler.",
+            is_experimental=True,
+            is_output_node=True,
+            inputs=[
+                io.Vae.Input("vae"),
+                io.Int.Input("start", min=0, max=100_000, tooltip="The first latent frame."),
+                io.Int.Input("stop", min=1, max=100_000, tooltip="The one after the last."),
+                io.Boolean.Input("last", tooltip="The video ends here."),
+                SIZE,
+                PLACES,
+                FramesType.Input("before", optional=True, tooltip="What was decoded before."),
+                *(io.Latent.Input(name, optional=True, tooltip="From outside.") for name in SLOT_INPUTS.values()),
+                AnchorsType.Input("anchors", optional=True, tooltip="Key frames."),
+            ],
+            outputs=[FramesType.Output(), io.Image.Output(tooltip="All frames, of the last of these nodes.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, vae: Any, start: int, stop: int, last: bool, size: str, places: str, before: Any = None, **values: Any
+    ) -> io.NodeOutput:
+        """Decode, and show."""
+        known = made_and_placed(values, size, places)
+        like = known[start]
+        decoding = host.Decoding.after(before, vae, start)
+        first, new = decoding.push(torch.cat([known[i].to(like) for i in range(start, stop)], 2))
+        images = None
+        if last:
+            new = new + decoding.finish()[1]
+            images = decoding.take()
+        return io.NodeOutput(decoding, images, ui=host.show_frames(first, new) or None)

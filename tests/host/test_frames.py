@@ -1,0 +1,104 @@
+"""A VAE on SectionSampler: what is finished is decoded while other sections are still to come, each latent once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.host.conftest import Graph, node_of
+from tests.host.test_progress import watched
+from tools.client import QueueError, Workflow, edited
+from tools.host import Host
+
+FORWARD = "td_f16k4f2k2f1k1_g9"
+
+
+def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int) -> Graph:
+    """The shipped workflow with a VAE on its sampler, whose images are saved beside those of the decode node."""
+    values = {
+        ("PackHistory", "schedule"): schedule,
+        ("EndpointPlanner", "seconds"): seconds,
+        ("SectionSampler", "steps"): 2,
+        ("SectionSampler", "seed"): seed,
+    }
+    graph = Graph(edited(workflow, values))
+    sampler = node_of(graph.workflow, "SectionSampler")
+    vae = [node_of(graph.workflow, "VAELoader"), 0]
+    graph.workflow[sampler]["inputs"]["vae"] = vae
+    whole = graph.add("FramePackVAEDecode", samples=[sampler, 0], vae=vae)
+    for name, images in (("piecewise", [sampler, 1]), ("at_once", whole)):
+        graph.add("SaveImage", images=images, filename_prefix=f"{name}_{seed}_{seconds:g}")
+    return graph
+
+
+def pictures(host: Host, prefix: str) -> np.ndarray:
+    paths = sorted((host.base / "output").glob(f"{prefix}_*.png"))
+    return np.stack([np.asarray(Image.open(path)) for path in paths])
+
+
+def compare(host: Host, seed: int, seconds: float, num: int) -> None:
+    streamed, whole = (pictures(host, f"{name}_{seed}_{seconds:g}") for name in ("piecewise", "at_once"))
+    assert len(streamed) == num
+    assert np.array_equal(streamed, whole)
+
+
+def sections_and_frames(events: list[dict[str, Any]]) -> list[str]:
+    """The children of the sampler that ran, in order."""
+    nodes = [e["data"]["node"] for e in events if e["type"] == "executing" and e["data"]["node"]]
+    return [node.rpartition(".")[2] for node in nodes if ".section_" in node or ".frames_" in node]
+
+
+def test_in_a_forward_order_each_section_is_decoded_before_the_next_is_made(alive: Host, shipped: Workflow):
+    graph = with_vae(shipped, FORWARD, 3.6, 71)
+    events, _ = asyncio.run(watched(alive.url, graph.workflow))
+    assert sections_and_frames(events) == [*("section_0", "frames_0", "section_1", "frames_1", "section_2", "frames_2")]
+    compare(alive, 71, 3.6, 109)
+
+
+def test_in_an_inverted_order_the_end_of_the_run_decodes(alive: Host, shipped: Workflow):
+    graph = with_vae(shipped, "f1k1_x_g9_f1k1f2k2f16k4_td", 2.4, 72)
+    events, _ = asyncio.run(watched(alive.url, graph.workflow))
+    assert sections_and_frames(events) == ["section_0", "section_1", "frames_1"]
+    compare(alive, 72, 2.4, 73)
+
+
+def test_a_longer_plan_keeps_sections_and_gives_the_frames_of_the_whole(alive: Host, shipped: Workflow):
+    """What was decoded has gone on past the border that the longer plan goes on from, so it begins anew."""
+    with_vae(shipped, FORWARD, 2.4, 73).queue(alive)
+    events, _ = asyncio.run(watched(alive.url, with_vae(shipped, FORWARD, 3.6, 73).workflow))
+    assert sections_and_frames(events)[-2:] == ["section_2", "frames_2"]
+    assert "section_0" not in sections_and_frames(events)
+    compare(alive, 73, 2.4, 73)
+    compare(alive, 73, 3.6, 109)
+
+
+def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):
+    graph = with_vae(shipped, FORWARD, 2.4, 74)
+    sampler = node_of(graph.workflow, "SectionSampler")
+    graph.workflow[sampler]["inputs"]["steps"] = 40  # a run long enough for drawing
+    events, _ = asyncio.run(watched(alive.url, graph.workflow))
+    shown = [
+        e["data"]
+        for e in events
+        if e["type"] == "executed" and ".frames_" in e["data"]["node"] and e["data"]["output"].get("animated")
+    ]
+    assert shown
+    assert {data["display_node"] for data in shown} == {sampler}
+    (item,) = shown[-1]["output"]["images"]
+    with Image.open(Path(alive.base) / "temp" / item["filename"]) as animation:
+        assert animation.size == (128, 128)
+        first = np.asarray(animation.convert("RGB").resize((64, 64))).astype(int)
+    decoded = pictures(alive, "at_once_74_2.4")[0].astype(int)
+    assert np.abs(first - decoded).mean() < 8  # the start frame itself, but for what WebP loses
+
+
+def test_images_without_a_vae_are_refused_in_words(alive: Host, short: Workflow):
+    graph = Graph(short)
+    graph.add("SaveImage", images=[node_of(short, "SectionSampler"), 1], filename_prefix="none")
+    with pytest.raises(QueueError, match="where a VAE is connected"):
+        graph.queue(alive)
