@@ -49,11 +49,11 @@ class FramePackFrames(io.ComfyNode):
     ) -> io.NodeOutput:
         """Decode, and show."""
         known = made_and_placed(values, size, places)
-        like = known[start]
+        like = next(iter(known.values()))
         decoding = host.Decoding.after(before, vae, start)
         first, new = decoding.push(torch.cat([known[i].to(like) for i in range(start, stop)], 2))
-        images = None
         if last:
             new = new + decoding.finish()[1]
-            images = decoding.take()
-        return io.NodeOutput(decoding, images, ui=host.show_frames(first, new) or None)
+        shown = host.show_frames(first, new)
+        del new
+        return io.NodeOutput(decoding, decoding.take() if last else None, ui=shown or None)

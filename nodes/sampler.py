@@ -23,6 +23,7 @@ from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 
 MAX_NODES = 256  # children of one SectionSampler; the host's expansion takes more than its square in time
+MAX_DECODING = 64  # beside them: nodes that decode, each what one child or several have made
 MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
@@ -151,7 +152,7 @@ class SectionSampler(io.ComfyNode):
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         told = _prompts(graph, parsed, links)
-        run = -(-len(parsed.sections) // ((MAX_NODES - 1 - len(graph.nodes)) // (2 if links.get("vae") else 1)))
+        run = -(-len(parsed.sections) // (MAX_NODES - 1 - len(graph.nodes)))
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]
@@ -177,12 +178,15 @@ class SectionSampler(io.ComfyNode):
 
 
 def _frames(graph: GraphBuilder, plan: Plan, children: dict[int, Any], run: int, links: dict[str, Any]) -> Any:
-    """The link to all images: a chain of nodes, each decoding what a child adds to the video's gapless beginning."""
+    """The link to all images: a chain of nodes, each decoding what children add to the video's gapless beginning."""
     if links.get("vae") is None:
         return ExecutionBlocker("SectionSampler gives images where a VAE is connected to it; connect one.")
     maker = {frame: i // run * run for i, section in enumerate(plan.sections) for frame in section.made}
     ready, start, node = list(plan.ready()), 0, None
-    for first in children:
+    apart = -(-len(children) // MAX_DECODING)
+    for num, first in enumerate(children, 1):
+        if num % apart and num < len(children):
+            continue
         frames = range(start, ready[min(first + run, len(ready)) - 1])
         makers = sorted({maker[frame] for frame in frames if frame in maker})
         if not makers:

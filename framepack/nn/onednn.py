@@ -93,17 +93,17 @@ class Convolutions(TorchFunctionMode):
     """Within it, whoever's module asks for it, a convolution over time on a CPU goes through oneDNN, channels last.
 
     PyTorch takes a slow one of its own for one float32 item with c t h up to 20480, however wide it is. Where a result
-    must have a gradient, it is left alone.
+    must have a gradient, or a compiler looks on, it is left alone.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Called by PyTorch in the place of each of its functions."""
-        call = _conv3d if func is torch.conv3d and not torch.is_grad_enabled() else func
-        return call(*args, **(kwargs or {}))
+        ours = func is torch.conv3d and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        return (_conv3d if ours else func)(*args, **(kwargs or {}))
 
 
 def _conv3d(
-    x: Tensor,
+    input: Tensor,  # noqa: A002 - torch's name, by which it may be given
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -111,9 +111,9 @@ def _conv3d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """torch.conv3d of x ``b c t h w``."""
-    if x.ndim != 5 or x.dtype != weight.dtype or isinstance(padding, str) or not _has(x):
-        return torch.conv3d(x, weight, bias, stride, padding, dilation, groups)
-    x, weight = (part.contiguous(memory_format=torch.channels_last_3d) for part in (x, weight))
+    """torch.conv3d of input ``b c t h w``."""
+    if input.ndim != 5 or input.dtype != weight.dtype or isinstance(padding, str) or not _has(input):
+        return torch.conv3d(input, weight, bias, stride, padding, dilation, groups)
+    x, weight = (part.contiguous(memory_format=torch.channels_last_3d) for part in (input, weight))
     sizes = ((n,) * 3 if isinstance(n, int) else tuple(n) for n in (padding, stride, dilation))
     return torch.ops.aten.mkldnn_convolution(x, weight, bias, *sizes, groups)

@@ -19,6 +19,7 @@ from ...framepack.nn.onednn import Convolutions
 from ...framepack.units import FRAMES_PER_LATENT, pixel_frames
 from ...framepack.vae.tiles import TileStream
 from .bar import Bar
+from .progress import say
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Decoding:
         latents = torch.cat(before.latents, 2)
         if before.stream is not None and latents.shape[2] == num_lat_frames:
             return before
+        before.stream, before.frames = None, []  # its latents are enough for whoever comes back to it
         new = cls(vae)
         new.push(latents[:, :, :num_lat_frames])
         return new
@@ -95,7 +97,7 @@ class Decoding:
         check_latents(self.vae, latents)
         stream, self.stream = self.stream, None  # after a cancel there is none that could be gone on from
         assert stream is not None, "it has not been finished"
-        new = list(_until_cancelled(stream.push(latents)))
+        new = self._made(stream.push(latents))
         stream.set_aside()
         self.latents.append(latents)
         self.stream = stream
@@ -105,23 +107,35 @@ class Decoding:
         """The frames that were left, after which it takes no more."""
         stream, self.stream = self.stream, None
         assert stream is not None, "it is finished once"
-        return self._add(list(_until_cancelled(stream.flush())))
+        return self._add(self._made(stream.flush()))
 
     def take(self) -> Tensor:
-        """All frames ``n h w c``, which it then holds no longer."""
-        frames, self.frames = self.frames, []
-        return torch.cat(frames)
+        """All frames ``n h w c``, which it then holds no longer; memory holds them once."""
+        out, at = self.frames[0].new_empty(sum(map(len, self.frames)), *self.frames[0].shape[1:]), 0
+        while self.frames:
+            some = self.frames.pop(0)
+            out[at : at + len(some)] = some
+            at += len(some)
+        return out
+
+    def get_ram_usage(self) -> int:
+        """Bytes that it holds. The host's name, where its cache is bounded by memory."""
+        return sum(x.nbytes for x in (*self.frames, *self.latents))
+
+    def _made(self, stream: Iterator[Tensor]) -> list[Tensor]:
+        """Frames in memory of their own; says how many there are, and ends where the run is cancelled."""
+        found, num = [], sum(map(len, self.frames))
+        for frames in stream:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            found.append(frames.contiguous())
+            num += len(frames)
+            say(f"{num} frames are decoded")
+        return found
 
     def _add(self, new: list[Tensor]) -> tuple[int, list[Tensor]]:
         first = sum(map(len, self.frames))
         self.frames += new
         return first, new
-
-
-def _until_cancelled(frames: Iterator[Tensor]) -> Iterator[Tensor]:
-    for some in frames:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        yield some
 
 
 class FrameStream(Protocol):
@@ -182,34 +196,60 @@ class _Tiles(FrameStream):
 
 
 class _Causal(FrameStream):
-    """One latent after another through the decoder's own cache: the numbers of decoding at once, up to rounding."""
+    """Latent after latent through the decoder's own cache: the numbers of decoding at once, up to rounding.
+
+    Newer hosts' decoder, told by its `run_up`, keeps no frame from before the last call, so that after the first
+    latent it must have two in each; the last may be alone.
+    """
 
     def __init__(self, vae: Any):
         self.vae, self.model = vae, vae.first_stage_model
         # One place for each layer that keeps frames, and some to spare.
         self.cache: list[Any] = [None] * len(list(self.model.decoder.modules()))
+        self.together = 2 if hasattr(self.model.decoder, "run_up") else 1
+        self.begun = False
+        self.waiting: Tensor | None = None  # a latent whose pair has not come
 
-    @torch.no_grad()
     def push(self, latents: Tensor) -> Iterator[Tensor]:
         """One frame for the first latent, four for each other."""
-        vae, device = self.vae, self.vae.device
-        shape = (*latents.shape[:2], min(latents.shape[2], SPARE), *latents.shape[3:])
-        needed = vae.memory_used_decode(shape, vae.vae_dtype)
-        comfy.model_management.load_models_gpu([vae.patcher], memory_required=needed)
-        self._move(device)
-        for i in range(latents.shape[2]):
-            latent = latents[:, :, i : i + 1].to(device=device, dtype=vae.vae_dtype)
-            with Convolutions():
-                out = self.model.decoder(self.model.conv2(latent), feat_cache=self.cache, feat_idx=[0])
-            yield vae.process_output(out.to(vae.output_device).float())[0].movedim(0, -1)
+        if self.waiting is not None:
+            latents, self.waiting = torch.cat([self.waiting, latents], 2), None
+        self._load(latents)
+        if not self.begun:
+            self.begun = True
+            yield from self._decoded(latents[:, :, :1])
+            latents = latents[:, :, 1:]
+        for some in latents.split(self.together, 2) if latents.shape[2] else ():
+            if some.shape[2] < self.together:
+                self.waiting = some
+            else:
+                yield from self._decoded(some)
 
     def flush(self) -> Iterator[Tensor]:
-        """Nothing is left."""
-        return iter(())
+        """Those of a latent that has waited in vain."""
+        last, self.waiting = self.waiting, None
+        if last is not None:
+            self._load(last)
+            yield from self._decoded(last)
 
     def set_aside(self) -> None:
         """The frames that layers keep wait where the VAE's results lie."""
         self._move(self.vae.output_device)
+
+    @torch.no_grad()
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        vae = self.vae
+        with Convolutions():
+            x = self.model.conv2(latents.to(device=vae.device, dtype=vae.vae_dtype))
+            made = self.model.decoder(x, feat_cache=self.cache, feat_idx=[0])
+        for out in made if isinstance(made, list) else [made]:
+            yield vae.process_output(out.to(vae.output_device).float())[0].movedim(0, -1)
+
+    def _load(self, latents: Tensor) -> None:
+        shape = (*latents.shape[:2], min(latents.shape[2], SPARE), *latents.shape[3:])
+        needed = self.vae.memory_used_decode(shape, self.vae.vae_dtype)
+        comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
+        self._move(self.vae.device)
 
     def _move(self, device: Any) -> None:
         self.cache = [x.to(device) if isinstance(x, Tensor) else x for x in self.cache]

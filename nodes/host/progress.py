@@ -53,6 +53,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
     previewing: float = 0.0
+    said: float = 0.0  # when a line of text was shown
     frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
     def shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
@@ -194,6 +195,14 @@ def shown_on() -> str:
         return ""
     context, state = get_executing_context(), get_progress_state()
     return "" if context is None else str(state.dynprompt.get_display_node_id(context.node_id))
+
+
+def say(text: str) -> None:
+    """Show a line of text on the node that executes now, twice a second at most."""
+    run, now = _RUNS.setdefault(shown_on(), Run()), time.monotonic()
+    if now - run.said > TEXT_EVERY:
+        run.said = now
+        _say(text, shown_on())
 
 
 def _say(text: str, node: str) -> None:

@@ -121,6 +121,15 @@ def test_convolutions_of_anyones_modules_give_the_same(shape: tuple[int, ...], o
     assert torch.allclose(got, exact, atol=1e-5)
 
 
+def test_a_convolution_may_be_called_by_names_and_compiled():
+    x, layer = torch.randn(1, 2, 3, 4, 4), torch.nn.Conv3d(2, 3, 3, padding=1).requires_grad_(False)
+    exact, compiled = layer(x), torch.compile(layer, backend="eager")
+    with onednn.Convolutions(), torch.no_grad():
+        named = torch.conv3d(input=x, weight=layer.weight, bias=layer.bias, padding=1)
+        assert torch.allclose(named, exact, atol=1e-5)
+        assert torch.allclose(compiled(x), exact, atol=1e-5)
+
+
 def test_convolutions_that_need_a_gradient_or_are_of_another_kind_are_pytorchs_own():
     x, weight = torch.randn(1, 2, 3, 4, 4), torch.randn(3, 2, 1, 3, 3, requires_grad=True)
     with onednn.Convolutions():

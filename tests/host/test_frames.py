@@ -18,8 +18,11 @@ from tools.host import Host
 FORWARD = "td_f16k4f2k2f1k1_g9"
 
 
-def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int) -> Graph:
-    """The shipped workflow with a VAE on its sampler, whose images are saved beside those of the decode node."""
+def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int, kind: str | None = None) -> Graph:
+    """The shipped workflow with a VAE on its sampler, whose images are saved beside those of the decode node.
+
+    `kind` is a node that changes the VAE or stands for it.
+    """
     values = {
         ("PackHistory", "schedule"): schedule,
         ("EndpointPlanner", "seconds"): seconds,
@@ -29,6 +32,8 @@ def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int) -> Gr
     graph = Graph(edited(workflow, values))
     sampler = node_of(graph.workflow, "SectionSampler")
     vae = [node_of(graph.workflow, "VAELoader"), 0]
+    if kind:
+        vae = graph.add(kind, **({"vae": vae} if kind == "StandInNewerVAE" else {}))
     graph.workflow[sampler]["inputs"]["vae"] = vae
     whole = graph.add("FramePackVAEDecode", samples=[sampler, 0], vae=vae)
     for name, images in (("piecewise", [sampler, 1]), ("at_once", whole)):
@@ -75,6 +80,39 @@ def test_a_longer_plan_keeps_sections_and_gives_the_frames_of_the_whole(alive: H
     assert "section_0" not in sections_and_frames(events)
     compare(alive, 73, 2.4, 73)
     compare(alive, 73, 3.6, 109)
+
+
+@pytest.mark.parametrize("kind", ["StandInNewerVAE", "StandInVAE"])
+def test_a_stream_that_holds_latents_back_goes_on_over_the_border_of_sections(
+    alive: Host, shipped: Workflow, kind: str
+):
+    """Newer hosts decode Wan's latents in pairs, HunyuanVideo's go in tiles."""
+    seed = 75 + len(kind)
+    with_vae(shipped, FORWARD, 3.6, seed, kind).queue(alive)
+    compare(alive, seed, 3.6, 109)
+
+
+def test_in_a_long_plan_a_node_decodes_what_several_sections_made(alive: Host, shipped: Workflow):
+    graph = with_vae(shipped, "td_f16k4f2k2f1k1_g1", 9.3, 77)
+    graph.workflow[node_of(graph.workflow, "SectionSampler")]["inputs"]["steps"] = 1
+    events, _ = asyncio.run(watched(alive.url, graph.workflow))
+    ran = sections_and_frames(events)
+    assert sum(name.startswith("section") for name in ran) == 70
+    assert [name for name in ran if name.startswith("frames")] == [f"frames_{i}" for i in range(1, 70, 2)]
+    assert ran.index("frames_1") < ran.index("section_3")
+    compare(alive, 77, 9.3, 281)
+
+
+def test_a_wrong_vae_is_refused_and_the_sections_are_kept(alive: Host, shipped: Workflow):
+    graph = with_vae(shipped, FORWARD, 2.4, 76)
+    sampler = node_of(graph.workflow, "SectionSampler")
+    right = graph.workflow[sampler]["inputs"]["vae"]
+    graph.workflow[sampler]["inputs"]["vae"] = graph.add("StandInVAE", channels=4)
+    with pytest.raises(QueueError, match="load the VAE that the model was trained with"):
+        graph.queue(alive)
+    graph.workflow[sampler]["inputs"]["vae"] = right
+    events, _ = asyncio.run(watched(alive.url, graph.workflow))
+    assert sections_and_frames(events) == ["frames_0", "section_1", "frames_1"]
 
 
 def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):

@@ -56,6 +56,19 @@ def test_a_streamed_video_has_the_frames_of_one_that_is_decoded_at_once(alive: H
     assert np.abs(shown.astype(int) - pictures[0]).mean() < 12  # what the codec loses of noise
 
 
+@pytest.mark.parametrize("num", [1, 2, 3, 6])
+def test_a_newer_hosts_decoder_gives_the_same_frames(alive: Host, num: int):
+    graph = Graph()
+    samples, vae = noise(graph, num), graph.add("VAELoader", vae_name=VAE)
+    for name, by in (("newer", graph.add("StandInNewerVAE", vae=vae)), ("known", vae)):
+        images = graph.add("FramePackVAEDecode", samples=samples, vae=by)
+        graph.add("SaveImage", images=images, filename_prefix=f"{name}{num}")
+    graph.queue(alive)
+    newer, known = (pictures_of(alive.base / "output", f"{name}{num}") for name in ("newer", "known"))
+    assert len(newer) == 4 * num - 3
+    assert np.abs(newer.astype(int) - known).max() <= 1
+
+
 def test_hunyuanvideos_vae_is_decoded_by_tiles_each_by_the_host(alive: Host):
     graph = Graph()
     samples, vae = noise(graph, 12), graph.add("StandInVAE")

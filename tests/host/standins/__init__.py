@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from .sampler import StandInSampler
-from .vae import StandInNoise, StandInVAE
+from .vae import StandInNewerVAE, StandInNoise, StandInVAE
 
 
 class StandInVision:
@@ -120,6 +120,6 @@ class StandInMemory:
 
 NODES = (
     *(StandInVision, StandInOperations, StandInModel, StandInResident, StandInMemory),
-    *(StandInVAE, StandInNoise, StandInSampler),
+    *(StandInVAE, StandInNewerVAE, StandInNoise, StandInSampler),
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -1,7 +1,8 @@
-"""HunyuanVideo's VAE as the host builds it, but narrow and with random weights."""
+"""HunyuanVideo's VAE as the host builds it, but narrow and with random weights; Wan's as newer hosts decode by it."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import comfy.sd
@@ -33,14 +34,14 @@ class StandInVAE:
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802 - the host's name
-        return {"required": {}, "optional": {"fails_at": ("INT", {"default": 0})}}
+        return {"required": {}, "optional": {"fails_at": ("INT", {"default": 0}), "channels": ("INT", {"default": 16})}}
 
-    def load(self, fails_at=0):
+    def load(self, fails_at=0, channels=16):
         shapes = {key: value.shape for key, value in AutoencoderKL(ddconfig=SIZES, embed_dim=16).state_dict().items()}
         draw = torch.Generator().manual_seed(0)
         weights = {k: torch.randn(s, generator=draw) / max(s[1:].numel(), 1) ** 0.5 for k, s in shapes.items()}
         vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": SIZES, "embed_dim": 16}})
-        vae.latent_dim, vae.latent_channels = 3, 16
+        vae.latent_dim, vae.latent_channels = 3, channels
         vae.upscale_ratio, vae.upscale_index_formula = (lambda t: max(0, 4 * t - 3), 8, 8), (4, 8, 8)
         vae.memory_used_decode = lambda shape, dtype: 1500 * shape[2:].numel() * 4 * 8 * 8 * 4
         if fails_at:
@@ -52,6 +53,44 @@ class StandInVAE:
                 return decode(latents)
 
             vae.decode = fails
+        return (vae,)
+
+
+class NewerDecoder(torch.nn.Module):
+    """The host's Wan decoder under the rules of newer ones: of each call it keeps no more than two frames and none from
+    before it, and it gives a list of pieces."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def run_up(self):
+        """Newer decoders are told by this name."""
+
+    def forward(self, x, feat_cache=None, feat_idx=(0,)):
+        out = self.decoder(x, feat_cache=feat_cache, feat_idx=list(feat_idx))
+        for i, kept in enumerate(feat_cache):
+            if isinstance(kept, torch.Tensor) and kept.shape[3] == x.shape[3]:  # at the latents' own rate in time
+                feat_cache[i] = kept[:, :, -x.shape[2] :]
+        return list(out.split(2, 2))
+
+
+class StandInNewerVAE:
+    """A Wan VAE with such a decoder."""
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "change"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"vae": ("VAE",)}}
+
+    def change(self, vae):
+        vae = copy.copy(vae)
+        model = copy.copy(vae.first_stage_model)
+        model._modules = {**model._modules, "decoder": NewerDecoder(model.decoder)}
+        vae.first_stage_model = model
         return (vae,)
 
 
