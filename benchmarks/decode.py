@@ -35,7 +35,7 @@ SECTION, SECTIONS = 9, 3
 NUM_LAT_FRAMES = SECTION * SECTIONS + 1
 BLENDED = pixel_frames(SECTION)
 GRID = (8, 8)  # latent height and width
-SIZES = {"width": 192, "height": 128, "length": 33, "batch_size": 1}  # pixels and frames of the host's
+SIZES = {"width": 192, "height": 128, "length": 17, "batch_size": 1}  # pixels and frames of the host's
 
 
 def hunyuan_vae() -> torch.nn.Module:
