@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 
 from .errors import TooLittleMemoryError
 from .plan import Plan, Section
-from .units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT
+from .units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT, pixel_frames
 
 # Of [l, d] in a block that are alive together: the tokens, q, k, v, and what attention gives. All else runs in pieces.
 ALIVE = 5
 LATENT_CHANNELS, LATENT_BYTES = 16, 4  # finished sections are kept in float32
+PIXEL_BYTES = 3 * 4  # of an image in the host
 GB, MB = 1e9, 1e6
 
 
@@ -58,21 +59,25 @@ def check_work(work: Work, there: int) -> None:
     )
 
 
-def check_plan(plan: Plan, there: int) -> None:
-    """Raises TooLittleMemoryError where the latents of a whole plan, which are kept until its end, take more bytes."""
+def check_plan(plan: Plan, there: int, images: bool = False) -> None:
+    """Raises TooLittleMemoryError where what is kept of a whole plan until its end takes more bytes than there are.
+
+    That are its latents, and with `images` its frames, which is all of them where they are decoded as they come.
+    """
     assert plan.height and plan.width, "a plan that is sampled states its size"
-    frame = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2
-    least = plan.num_lat_frames * frame
+    latent = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2
+    image = PIXEL_BYTES * plan.height * plan.width if images else 0
+    least = plan.num_lat_frames * latent + plan.num_pix_frames * image
     if least <= there:
         return
-    fits = there // frame
     per_section = max(section.num_lat_frames for section in plan.sections)
+    fits = (there // (latent + FRAMES_PER_LATENT * image) - 1) // per_section  # and a start image
+    fitting = [f"{fits} sections ({pixel_frames(fits * per_section + 1)} frames)"] if fits > 0 else []
+    if images and plan.num_lat_frames * latent <= there:
+        fitting.append("leaving vae unconnected and saving through FramePackVideo, which keeps no images")
     raise TooLittleMemoryError(
-        f"The latents of {len(plan.sections)} sections at {plan.width}x{plan.height} take {_said(least)}, and "
-        f"{_said(there)} can be had. "
-        + _remedy(
-            [f"{fits // per_section} sections ({fits * FRAMES_PER_LATENT} frames)"] if fits >= per_section else []
-        )
+        f"The latents {'and images ' if images else ''}of {len(plan.sections)} sections at {plan.width}x{plan.height} "
+        f"take {_said(least)}, and {_said(there)} can be had. {_remedy(fitting)}"
     )
 
 

@@ -146,7 +146,7 @@ class SectionSampler(io.ComfyNode):
         """Expand into the plan's sections."""
         parsed, links = Plan.from_json(plan), values
         _check(parsed, links)
-        host.expect(parsed)
+        host.expect(parsed, images=links.get("vae") is not None)
         host.begin_run(len(parsed.sections))
         graph = GraphBuilder()
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}

@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 _LARGEST: dict[str, tuple[Section, tuple[int, int]]] = {}  # a section and its grid, by the node that shows the plan
 
 
-def expect(plan: Plan) -> None:
-    """A plan is about to be sampled. Raises TooLittleMemoryError where its latents alone have no place in memory."""
+def expect(plan: Plan, images: bool) -> None:
+    """A plan is about to be sampled, and decoded to images. Raises TooLittleMemoryError where it has no place."""
     grid = latent_grid(plan.height or 0, plan.width or 0)
-    check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free)
+    check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free, images)
     _LARGEST[shown_on()] = max(plan.sections, key=lambda section: _tokens(section, grid)), grid
 
 

@@ -59,10 +59,19 @@ def test_half_the_precision_is_offered_where_it_would_do():
 def test_a_plan_whose_latents_have_no_place_says_how_many_sections_do():
     per_frame = 16 * 4 * 60 * 104
     check_plan(PLAN, 37 * per_frame)
-    with pytest.raises(TooLittleMemoryError, match=r"of 4 sections .* What would fit: 2 sections \(80 frames\)"):
+    with pytest.raises(TooLittleMemoryError, match=r"of 4 sections .* What would fit: 2 sections \(73 frames\)"):
         check_plan(PLAN, 20 * per_frame)
     with pytest.raises(TooLittleMemoryError, match="Free memory"):
         check_plan(PLAN, 100)
+
+
+def test_images_that_have_no_place_are_better_saved_while_they_are_decoded():
+    latents, images = 37 * 16 * 4 * 60 * 104, 145 * 480 * 832 * 3 * 4
+    check_plan(PLAN, latents + images, images=True)
+    with pytest.raises(TooLittleMemoryError, match="3 sections .*, or leaving vae unconnected .* FramePackVideo"):
+        check_plan(PLAN, latents + images - 1, images=True)
+    with pytest.raises(TooLittleMemoryError, match="Free memory"):
+        check_plan(PLAN, latents - 1, images=True)
 
 
 @torch.no_grad()
