@@ -71,7 +71,8 @@ class Released:
         self.vae = self.load("VAELoader", [VAE], vae_name=VAE)
         self.vision = self.load("CLIPVisionLoader", [VISION], clip_name=VISION)
         self.positive = self.g.add("CLIPTextEncode", title="Prompt", clip=self.clip, text=prompt)
-        schedule = FORWARD if model == F1 else INVERTED
+        self.forward = model == F1
+        schedule = FORWARD if self.forward else INVERTED
         self.schedule = self.g.add("PackHistory", schedule=schedule, width=640, height=640)
 
     def load(self, kind: str, files: list[str], **values: Any) -> Node:
@@ -98,10 +99,12 @@ class Released:
         return self.g.add("EndpointPlanner", schedule=self.schedule, width=width, height=height, **given)
 
     def finish(self, plan: Node, still: bool = False, **values: Any) -> Graph:
-        """Sample with the reference's solver, decode and save."""
+        """Sample with the reference's solver, decode and save. In a forward order sections are decoded as they come."""
         unipc = self.g.add("FramePackSampler", solver="unipc")
+        if self.forward:
+            values["vae"] = self.vae
         samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
-        return finish(self.g, samples, self.vae, still)
+        return finish(self.g, samples, None if self.forward else self.vae, still)
 
 
 def image_to_video() -> Graph:
@@ -116,8 +119,9 @@ def image_to_video() -> Graph:
 def image_to_video_f1() -> Graph:
     """The forward model."""
     note = (
-        "## Image to video, F1\n\nFramePack F1 makes the video in temporal order, with larger motion. Making it longer "
-        "keeps what is there and samples the new sections only."
+        "## Image to video, F1\n\nFramePack F1 makes the video in temporal order, with larger motion. Each section is "
+        "decoded when it is finished, and Section Sampler plays the video so far. Making it longer keeps what is there "
+        "and samples the new sections only."
     )
     return _from_image(Released("image_to_video_f1", note, F1))
 
@@ -212,9 +216,9 @@ def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, seed:
     return g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values)
 
 
-def finish(g: Graph, samples: Node, vae: Node, still: bool = False) -> Graph:
-    """Decode and save, a video or its last frame."""
-    images = g.add("FramePackVAEDecode", samples=samples, vae=vae)
+def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Graph:
+    """Decode, where the sampler has no VAE itself, and save, a video or its last frame."""
+    images = g.add("FramePackVAEDecode", samples=samples, vae=vae) if vae else samples[1]
     if still:
         last = g.add("ImageFromBatch", title="Last frame", image=images, batch_index=4, length=1)
         g.add("SaveImage", images=last, filename_prefix=f"FramePack/{g.name}")

@@ -130,6 +130,7 @@ class Decoding:
             found.append(frames.contiguous())
             num += len(frames)
             say(f"{num} frames are decoded")
+        say(f"{num} frames are decoded", final=True)
         return found
 
     def _add(self, new: list[Tensor]) -> tuple[int, list[Tensor]]:

@@ -197,10 +197,10 @@ def shown_on() -> str:
     return "" if context is None else str(state.dynprompt.get_display_node_id(context.node_id))
 
 
-def say(text: str) -> None:
-    """Show a line of text on the node that executes now, twice a second at most."""
+def say(text: str, final: bool = False) -> None:
+    """Show a line of text on the node that executes now; one that is not final twice a second at most."""
     run, now = _RUNS.setdefault(shown_on(), Run()), time.monotonic()
-    if now - run.said > TEXT_EVERY:
+    if final or now - run.said > TEXT_EVERY:
         run.said = now
         _say(text, shown_on())
 
