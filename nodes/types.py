@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
-from PIL.Image import Dither, Image, Quantize
+from PIL.Image import Image
 
+from ..framepack.pictures import in_palette
 from . import host
 
 ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string
@@ -14,10 +15,8 @@ FramesType = io.Custom("FRAMEPACK_FRAMES")  # a video that is being decoded, bet
 AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
 
 CATEGORY = "FramePack"
-COLOURS = 64  # of a drawing: its own, and shades of letters
 
 
 def preview(picture: Image, text: str) -> dict:
-    """A node's ui: a picture of few colours, with a line of text."""
-    few = picture.quantize(COLOURS, Quantize.FASTOCTREE, dither=Dither.NONE)  # half the time and size of a full one
-    return {"images": [host.on_page([few], "png", compress_level=1)], "text": (text,)}
+    """A node's ui: a drawing with a line of text."""
+    return {"images": [host.on_page([in_palette(picture)], "png", compress_level=1)], "text": (text,)}

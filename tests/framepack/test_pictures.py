@@ -6,9 +6,10 @@ import itertools
 from dataclasses import replace
 
 import pytest
+from PIL import ImageChops
 
 from framepack.costs import against_full, cost
-from framepack.pictures import HEADING, MADE, ROW, THERE, _summary, colour_of, draw_plan, draw_schedule
+from framepack.pictures import HEADING, MADE, ROW, THERE, _summary, colour_of, draw_plan, draw_schedule, in_palette
 from framepack.presets import PRESETS
 from framepack.schedule import parse
 from framepack.sections import Endpoint, make_plan
@@ -43,6 +44,17 @@ def test_a_schedules_picture_shows_every_kernel_and_what_is_generated(name: str)
     colours = {colour for _, colour in draw_schedule(schedule, 60, 104).getcolors(1 << 20)}
     assert {colour_of(group.kernel) for group in schedule.groups} <= colours
     assert rgb(MADE) in colours
+
+
+@pytest.mark.parametrize("name", [INVERTED, "td_f512k16f64k8f8k2f1k1_g9"])
+def test_in_its_palette_a_picture_looks_the_same(name: str):
+    schedule = parse(name)
+    for picture in (draw_schedule(schedule, 60, 104), draw_plan(make_plan(schedule, num_lat_frames=40))):
+        few = in_palette(picture)
+        assert few.mode == "P"
+        extrema = ImageChops.difference(few.convert("RGB"), picture).getextrema()
+        assert max(high for _, high in extrema) <= 12
+        assert few.convert("RGB").getpixel((0, 0)) == picture.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_plans_picture_has_a_row_per_section_and_a_line_per_prompt():
