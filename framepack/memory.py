@@ -62,7 +62,7 @@ def check_work(work: Work, there: int) -> None:
 def check_plan(plan: Plan, there: int, images: bool = False) -> None:
     """Raises TooLittleMemoryError where what is kept of a whole plan until its end takes more bytes than there are.
 
-    That are its latents, and with `images` its frames, which is all of them where they are decoded as they come.
+    These are its latents, and with `images` all of its frames, where they are decoded as they come.
     """
     assert plan.height and plan.width, "a plan that is sampled states its size"
     latent = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2

@@ -98,7 +98,8 @@ class TileStream:
         grid = self.grid
         while (held := self._latents) is not None:
             first = self._tail is None
-            if held.shape[2] < (grid.tile if not ending else 1 if first else 2):
+            makes_a_frame = held.shape[2] > (0 if first else 1)
+            if not makes_a_frame or (held.shape[2] < grid.tile and not ending):
                 return
             frames = self._blended(held[:, :, : grid.tile], self._tail)
             self._latents = held[:, :, grid.stride :]
