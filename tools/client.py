@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,19 @@ def run(
     return asyncio.run(_Client(url, workflow, on_progress or (lambda _: None), patience).run())
 
 
+def check_image(path: Path) -> None:
+    """Raises QueueError where a file is not there or no picture."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError) as fault:  # Pillow's, for a broken file
+        why = "is not there" if not path.exists() else "is no picture that can be read"
+        raise QueueError(f"the image {path} {why}; name a PNG, JPEG or WebP file") from fault
+
+
 def upload(url: str, image: Path) -> str:
-    """Send an image into the host's input folder; its name there."""
+    """Send an image into the host's input folder; its name there. Raises QueueError."""
+    check_image(image)
 
     async def send() -> str:
         form = aiohttp.FormData()

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from .client import Bar, QueueError, add_job, edited, job, run
+from .client import Bar, QueueError, add_job, check_image, edited, job, run
 from .host import CACHE, REPO, HostError, make_base, running
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ BASE = CACHE / "demo"
 
 
 def lay_image(image: Path | None) -> str | None:
-    """Copy a person's start image into the demo host's input folder; its name there."""
+    """Copy a person's start image into the demo host's input folder; its name there. Raises QueueError."""
     if image is None:
         return None
+    check_image(image)
     make_base(BASE)
     shutil.copyfile(image, BASE / "input" / image.name)
     return image.name

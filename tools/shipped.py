@@ -52,9 +52,11 @@ def image_to_video_small() -> Graph:
     prompt = "a red star moves to the right on a plain background"
     positive = g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt)
     negative = g.add("CLIPTextEncode", title="No prompt", clip=clip, text="")
-    start = g.add("VAEEncode", title="Start image", pixels=image, vae=vae)
-    schedule = g.add("PackHistory", schedule=INVERTED, width=64, height=64)
-    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, width=64, height=64, start_image=True)
+    size = {"width": 64, "height": 64}
+    fitted = g.add("ImageScale", title="To 64 x 64", image=image, upscale_method="area", crop="center", **size)
+    start = g.add("VAEEncode", title="Start image", pixels=fitted, vae=vae)
+    schedule = g.add("PackHistory", schedule=INVERTED, **size)
+    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, start_image=True, **size)
     led = {"cfg": GUIDANCE.cfg, "cfg_above": GUIDANCE.cfg_above, "history_guidance": GUIDANCE.history}
     samples = sampler(g, model, plan, positive, **led, seed=5, negative=negative, start_latent=start)
     return finish(g, samples, vae)

@@ -15,6 +15,7 @@ import av
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from framepack.metrics import shapes as measure
 from framepack.training.shapes import COLOURS
@@ -170,6 +171,23 @@ def test_the_demo_prints_its_video_and_never_overwrites_one(tmp_path: Path):
     assert paths[0] != paths[1]
     assert [frames_of(p).shape[0] for p in paths] == [37, 37]
     assert not children_of_pack()
+
+
+def test_an_image_of_another_size_is_fitted(alive: Host, short: Workflow):
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(alive.base / "input" / "large.png")
+    done = run(alive.url, edited(short, {("LoadImage", "image"): "large.png"}))
+    (path,) = [alive.base / "output" / item["subfolder"] / item["filename"] for item in done.files]
+    assert frames_of(path).shape[1:3] == (64, 64)
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "is not there"), (b"text", "is no picture that can be read")])
+def test_what_is_no_image_is_named_before_a_host_is_started(tmp_path: Path, content: bytes | None, words: str):
+    image = tmp_path / "image.png"
+    if content:
+        image.write_bytes(content)
+    _, err = demo(tmp_path, "--image", str(image)).communicate(timeout=60)
+    assert f"{image} {words}; name a PNG, JPEG or WebP file" in err
+    assert "runs at" not in err
 
 
 def test_the_demo_stops_its_host_on_ctrl_c(tmp_path: Path):
