@@ -177,7 +177,7 @@ def test_an_image_of_another_size_is_fitted(alive: Host, short: Workflow):
     Image.new("RGB", (300, 200), (200, 30, 30)).save(alive.base / "input" / "large.png")
     done = run(alive.url, edited(short, {("LoadImage", "image"): "large.png"}))
     (path,) = [alive.base / "output" / item["subfolder"] / item["filename"] for item in done.files]
-    assert frames_of(path).shape[1:3] == (64, 64)
+    assert frames_of(path).shape[1:] == (3, 64, 64)
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "is not there"), (b"text", "is no picture that can be read")])
