@@ -15,15 +15,15 @@ from pathlib import Path
 
 SUITE: dict[str, tuple[str, ...]] = {  # with fewer rounds than each takes by itself, to stay under six minutes
     "forward": ("--rounds", "2"),
-    "packing": ("--rounds", "3"),
-    "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, fp32"),
+    "packing": ("--rounds", "2"),
+    "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, bf16"),
     "constants": ("--rounds", "2"),
     "resident": (),
     "loading": (),
     "decode": ("--rounds", "2"),
     "video_memory": ("--given-back",),
     "run_share": ("--runs", "1"),
-    "step_cache": ("--rules", "this pack's: extrapolated x0", "EasyCache"),
+    "step_cache": ("--rules", "this pack's: extrapolated x0"),
 }
 OF_MEMORY = ("video_memory", "activations", "loading", "resident")  # not of time: two of them may run side by side
 HERE = Path(__file__).parent
