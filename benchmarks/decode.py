@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from framepack.vae.tiles import TileStream, decode_tiled
 from tools.client import run
 from tools.host import running
 from tools.shim.sitecustomize import mend_torchvision
+from tools.workflows import Graph
 
 from .timing import RESULTS, circumstances, ratio, rounds, shown
 
@@ -92,17 +94,13 @@ def hunyuan(num: int) -> list[str]:
     ]
 
 
-def graph(node: str, factor: float) -> dict[str, dict]:
+def graph(node: str, factor: float) -> dict[str, Any]:
     """A workflow that decodes by a node; latents times another factor are none that the host has kept."""
-    nodes = {
-        "1": ("EmptyHunyuanLatentVideo", SIZES),
-        "2": ("LatentMultiply", {"samples": ["1", 0], "multiplier": factor}),
-        "3": ("VAELoader", {"vae_name": "framepack_shapes_vae.safetensors"}),
-        "4": (node, {"samples": ["2", 0], "vae": ["3", 0]}),
-        "5": ("GetImageSize", {"image": ["4", 0]}),
-        "6": ("PreviewAny", {"source": ["5", 0]}),
-    }
-    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+    g = Graph("decode", "")
+    latents = g.add("LatentMultiply", samples=g.add("EmptyHunyuanLatentVideo", **SIZES), multiplier=factor)
+    images = g.add(node, samples=latents, vae=g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors"))
+    g.add("PreviewAny", source=g.add("GetImageSize", image=images))
+    return g.api()
 
 
 def wan(num: int) -> str:

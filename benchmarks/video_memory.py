@@ -15,9 +15,11 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tools.client import run
 from tools.host import running
+from tools.workflows import Graph
 
 from .peak import Peak
 from .timing import RESULTS, circumstances
@@ -29,17 +31,14 @@ ALLOCATORS = {
 }
 
 
-def graph(seconds: float, size: int, prefix: str = "first") -> dict[str, dict]:
+def graph(seconds: float, size: int, prefix: str = "first") -> dict[str, Any]:
     """A workflow that decodes and saves so many seconds."""
     sizes = {"width": size, "height": size, "length": 4 * round(seconds * FPS / 4) + 1, "batch_size": 1}
-    saved = {"filename_prefix": prefix, "format": "auto", "codec": "auto"}
-    nodes = {
-        "1": ("EmptyHunyuanLatentVideo", sizes),
-        "2": ("VAELoader", {"vae_name": "framepack_shapes_vae.safetensors"}),
-        "3": ("FramePackVideo", {"samples": ["1", 0], "vae": ["2", 0], "fps": float(FPS)}),
-        "4": ("SaveVideo", {"video": ["3", 0], **saved}),
-    }
-    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+    g = Graph("video_memory", "")
+    vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
+    video = g.add("FramePackVideo", samples=g.add("EmptyHunyuanLatentVideo", **sizes), vae=vae, fps=float(FPS))
+    g.add("SaveVideo", video=video, filename_prefix=prefix, format="auto", codec="auto")
+    return g.api()
 
 
 def peak(seconds: float, size: int, environment: dict[str, str]) -> int:

@@ -8,9 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from . import host
-from .sampler import SLOT_INPUTS
-from .sections import PLACES, SIZE, made_and_placed
-from .types import CATEGORY, AnchorsType, FramesType
+from .sections import made_and_placed, placed_inputs
+from .types import CATEGORY, FramesType
 
 
 class FramePackFrames(io.ComfyNode):
@@ -34,11 +33,8 @@ class FramePackFrames(io.ComfyNode):
                 io.Int.Input("start", min=0, max=100_000, tooltip="The first latent frame."),
                 io.Int.Input("stop", min=1, max=100_000, tooltip="The one after the last."),
                 io.Boolean.Input("last", tooltip="The video ends here."),
-                SIZE,
-                PLACES,
                 FramesType.Input("before", optional=True, tooltip="What was decoded before."),
-                *(io.Latent.Input(name, optional=True, tooltip="From outside.") for name in SLOT_INPUTS.values()),
-                AnchorsType.Input("anchors", optional=True, tooltip="Key frames."),
+                *placed_inputs(),
             ],
             outputs=[FramesType.Output(), io.Image.Output(tooltip="All frames, of the last of these nodes.")],
         )

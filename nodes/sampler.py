@@ -28,6 +28,7 @@ MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
 LITERALS = ("seed", "steps", "cfg", "guidance", "keep", "cfg_above", "history_guidance")
+RAW_LINK = {"lazy": True, "extra_dict": {"rawLink": True}}  # of an input that reaches the children as the link it is
 LINKS = ("model", "negative", "clip_vision_output", "sampler", "sigmas")
 
 
@@ -35,8 +36,7 @@ def shared_inputs(raw: bool) -> list[io.Input]:
     """What SectionSampler (raw: links stay links) and its children have in common."""
 
     def linked(kind: Any, name: str, tooltip: str, optional: bool = True) -> io.Input:
-        lazy = {"lazy": True, "extra_dict": {"rawLink": True}} if raw else {}
-        return kind.Input(name, tooltip=tooltip, optional=optional, **lazy)
+        return kind.Input(name, tooltip=tooltip, optional=optional, **(RAW_LINK if raw else {}))
 
     return [
         linked(io.Model, "model", "From LoadFramePackModel.", False),
@@ -112,13 +112,13 @@ class SectionSampler(io.ComfyNode):
             tooltip="by section: seed and number decide a section's noise, so an edit leaves the others' alone. in "
             "turn: one generator for all, as in the reference implementation.",
         )
-        raw = {"optional": True, "lazy": True, "extra_dict": {"rawLink": True}}
-        clip = io.Clip.Input("clip", tooltip="For the plan's own prompts.", **raw)
+        clip = io.Clip.Input("clip", tooltip="For the plan's own prompts.", optional=True, **RAW_LINK)
         vae = io.Vae.Input(
             "vae",
             tooltip="Decodes what is finished from the video's beginning on, while other sections are still to come, "
             "and gives images. In forward orders that is every section at once, in the others the end.",
-            **raw,
+            optional=True,
+            **RAW_LINK,
         )
         return io.Schema(
             node_id="SectionSampler",

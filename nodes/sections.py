@@ -29,6 +29,16 @@ PLACES = io.String.Input("places", default="[]", tooltip="Where latents from out
 SIZE = io.String.Input("size", tooltip="Height and width in pixels, JSON.")
 
 
+def placed_inputs() -> list[io.Input]:
+    """The latents from outside that are part of a video, and where they lie in it."""
+    return [
+        SIZE,
+        PLACES,
+        *(io.Latent.Input(name, optional=True, tooltip="From outside.") for name in SLOT_INPUTS.values()),
+        AnchorsType.Input("anchors", optional=True, tooltip="Key frames."),
+    ]
+
+
 class FramePackSections(io.ComfyNode):
     """One section, or in a very long plan a run of them. SectionSampler places it."""
 
@@ -97,10 +107,7 @@ class FramePackGather(io.ComfyNode):
             is_experimental=True,
             inputs=[
                 io.Int.Input("num_lat_frames", min=1, max=100_000, tooltip="Latent frames of the video."),
-                SIZE,
-                PLACES,
-                *(io.Latent.Input(name, optional=True, tooltip="From outside.") for name in SLOT_INPUTS.values()),
-                AnchorsType.Input("anchors", optional=True, tooltip="Key frames."),
+                *placed_inputs(),
             ],
             outputs=[io.Latent.Output()],
         )

@@ -123,11 +123,13 @@ def _prepare(x: Tensor, stream: Stream) -> None:
 
 def _project(layer: nn.Module, x: Tensor, out: Tensor) -> None:
     """A layer's result, each ``b l d``, written to its place."""
-    if _is_linear(layer) and not _by_onednn(layer, x):
+    if not _is_linear(layer):
+        out.copy_(layer(x))
+    elif _by_onednn(layer, x):
+        out.copy_(onednn.linear(x, layer.weight, layer.bias))
+    else:
         for item, place in zip(x, out, strict=True):
             torch.addmm(layer.bias, item, layer.weight.t(), out=place)
-    else:
-        out.copy_(linear(layer, x))
 
 
 def _is_linear(layer: nn.Module) -> bool:

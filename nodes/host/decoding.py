@@ -97,17 +97,17 @@ class Decoding:
         check_latents(self.vae, latents)
         stream, self.stream = self.stream, None  # after a cancel there is none that could be gone on from
         assert stream is not None, "it has not been finished"
-        new = self._made(stream.push(latents))
+        made = self._made(stream.push(latents))
         stream.set_aside()
         self.latents.append(latents)
         self.stream = stream
-        return self._add(new)
+        return made
 
     def finish(self) -> tuple[int, list[Tensor]]:
         """The frames that were left, after which it takes no more."""
         stream, self.stream = self.stream, None
         assert stream is not None, "it is finished once"
-        return self._add(self._made(stream.flush()))
+        return self._made(stream.flush())
 
     def take(self) -> Tensor:
         """All frames ``n h w c``, which it then holds no longer; memory holds them once."""
@@ -122,19 +122,15 @@ class Decoding:
         """Bytes that it holds. The host's name, where its cache is bounded by memory."""
         return sum(x.nbytes for x in (*self.frames, *self.latents))
 
-    def _made(self, stream: Iterator[Tensor]) -> list[Tensor]:
-        """Frames in memory of their own; says how many there are, and ends where the run is cancelled."""
-        found, num = [], sum(map(len, self.frames))
+    def _made(self, stream: Iterator[Tensor]) -> tuple[int, list[Tensor]]:
+        """Frames in memory of their own, kept once all are there; says how many, and ends where a run is cancelled."""
+        new, num = [], (first := sum(map(len, self.frames)))
         for frames in stream:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            found.append(frames.contiguous())
+            new.append(frames.contiguous())
             num += len(frames)
             say(f"{num} frames are decoded")
         say(f"{num} frames are decoded", final=True)
-        return found
-
-    def _add(self, new: list[Tensor]) -> tuple[int, list[Tensor]]:
-        first = sum(map(len, self.frames))
         self.frames += new
         return first, new
 

@@ -61,13 +61,7 @@ def load_model(
     checkpoint = Checkpoint.open(path)
     backbone = _backbone(checkpoint)
     config = _config(checkpoint, backbone, operations)
-    if _is_scaled(config) and weight_dtype == BY_ROWS:
-        raise CheckpointError(f"{checkpoint.name}: its weights have scales already; load it with weight_dtype default.")
-    if any(key.endswith(SCALE) for key in checkpoint.shapes):  # saved by rows; asked for another, scales stay with it
-        config.custom_operations = RowOperations
-        weight_dtype = BY_ROWS if weight_dtype == "default" else weight_dtype
-    if weight_dtype == BY_ROWS:
-        config.custom_operations = RowOperations
+    weight_dtype = _by_rows_or(weight_dtype, config, checkpoint)
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     _set_dtypes(config, checkpoint, DTYPES[weight_dtype], device)
     # The host's quantized layers make their weights while they are filled, so they must be on a device.
@@ -130,6 +124,19 @@ def _config(checkpoint: Checkpoint, backbone: Backbone, operations: Any) -> Pack
         layers = detect(dict(checkpoint.metadata))
         config.layer_quant_config = {without_prefix(name): layer for name, layer in layers.items()}
     return config
+
+
+def _by_rows_or(weight_dtype: str, config: PackedConfig, checkpoint: Checkpoint) -> str:
+    """The weight dtype, which is by rows where the file is and nothing is asked for; by rows, layers take their scales.
+
+    Raises CheckpointError where the file has other scales already.
+    """
+    if _is_scaled(config) and weight_dtype == BY_ROWS:
+        raise CheckpointError(f"{checkpoint.name}: its weights have scales already; load it with weight_dtype default.")
+    saved_by_rows = any(key.endswith(SCALE) for key in checkpoint.shapes)
+    if saved_by_rows or weight_dtype == BY_ROWS:  # asked for another dtype, scales stay with it
+        config.custom_operations = RowOperations
+    return BY_ROWS if saved_by_rows and weight_dtype == "default" else weight_dtype
 
 
 def _set_dtypes(config: PackedConfig, checkpoint: Checkpoint, asked: torch.dtype | None, device: Any) -> None:

@@ -53,7 +53,7 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     drawing: float = 0.0
     previewing: float = 0.0
-    said: float = 0.0  # when a line of text was shown
+    said: float = 0.0  # when a line of text was last shown
     frame_seconds: float = 0.001  # to draw a picture of the animation; measured from the first one on
 
     def shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
@@ -76,6 +76,18 @@ class Run:
         log.info("previews took %.1f %% of the run so far", share * (self.drawing + self.previewing))
         return {"images": [shown], "animated": (True,)}
 
+    def say(self, text: str, node: str, final: bool = False) -> None:
+        """Show a line of text on a node, where the host can; one that is not final twice a second at most."""
+        now = time.monotonic()
+        if not (final or now - self.said > TEXT_EVERY):
+            return
+        self.said = now
+        from server import PromptServer
+
+        send: Callable[..., None] | None = getattr(PromptServer.instance, "send_progress_text", None)
+        if send is not None and node:
+            send(text, node)
+
 
 _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
 
@@ -95,7 +107,7 @@ class SectionProgress:
         self.sections = max(self.run.sections, index + 1)
         self.bar = comfy.utils.ProgressBar(self.sections * steps)
         self.previewer = _previewer(model)
-        self.last, self.said = time.monotonic(), 0.0
+        self.last, self.run.said = time.monotonic(), 0.0
 
     def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
         """The host's, after each step."""
@@ -107,14 +119,12 @@ class SectionProgress:
         picture = self.previewer.decode_latent_to_preview_image("JPEG", x0) if self.previewer else None
         self.run.previewing += time.monotonic() - now
         self.bar.update_absolute(self.index * self.steps + step + 1, preview=picture)
-        if now - self.said > TEXT_EVERY or step + 1 == self.steps:
-            self.said = now
-            _say(self.text(step + 1), self.node)
+        self.run.say(self.text(step + 1), self.node, final=step + 1 == self.steps)
 
     def skip(self) -> None:
         """The section was taken from the store."""
         self.bar.update_absolute((self.index + 1) * self.steps)
-        _say(f"section {self.index + 1} of {self.sections} was kept from before", self.node)
+        self.run.say(f"section {self.index + 1} of {self.sections} was kept from before", self.node, final=True)
 
     def text(self, step: int) -> str:
         """Where the run stands."""
@@ -198,17 +208,6 @@ def shown_on() -> str:
 
 
 def say(text: str, final: bool = False) -> None:
-    """Show a line of text on the node that executes now; one that is not final twice a second at most."""
-    run, now = _RUNS.setdefault(shown_on(), Run()), time.monotonic()
-    if final or now - run.said > TEXT_EVERY:
-        run.said = now
-        _say(text, shown_on())
-
-
-def _say(text: str, node: str) -> None:
-    """Show a line of text on a node, where the host can."""
-    from server import PromptServer
-
-    send: Callable[..., None] | None = getattr(PromptServer.instance, "send_progress_text", None)
-    if send is not None and node:
-        send(text, node)
+    """Show a line of text on the node that executes now, as Run.say does."""
+    node = shown_on()
+    _RUNS.setdefault(node, Run()).say(text, node, final)

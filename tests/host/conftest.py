@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -82,3 +84,8 @@ def node_of(workflow: Workflow, kind: str) -> str:
 def newest_latents(host: Host, prefix: str) -> Tensor:
     """The latents that SaveLatent wrote last under a prefix, and under no longer one that begins alike."""
     return load_file(max((host.base / "output").glob(f"{prefix}_{'[0-9]' * 5}_.latent")))["latent_tensor"]
+
+
+def pictures_of(folder: Path, prefix: str) -> np.ndarray:
+    """All pictures of a prefix, in order, ``n h w c``."""
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob(f"{prefix}_*.png"))])

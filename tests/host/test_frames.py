@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.host.conftest import Graph, node_of
+from tests.host.conftest import Graph, node_of, pictures_of
 from tests.host.test_progress import watched
 from tools.client import QueueError, Workflow, edited
 from tools.host import Host
@@ -41,13 +41,9 @@ def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int, kind:
     return graph
 
 
-def pictures(host: Host, prefix: str) -> np.ndarray:
-    paths = sorted((host.base / "output").glob(f"{prefix}_*.png"))
-    return np.stack([np.asarray(Image.open(path)) for path in paths])
-
-
 def compare(host: Host, seed: int, seconds: float, num: int) -> None:
-    streamed, whole = (pictures(host, f"{name}_{seed}_{seconds:g}") for name in ("piecewise", "at_once"))
+    folder, made = host.base / "output", f"{seed}_{seconds:g}"
+    streamed, whole = (pictures_of(folder, f"{name}_{made}") for name in ("piecewise", "at_once"))
     assert len(streamed) == num
     assert np.array_equal(streamed, whole)
 
@@ -131,7 +127,7 @@ def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):
     with Image.open(Path(alive.base) / "temp" / item["filename"]) as animation:
         assert animation.size == (128, 128)
         first = np.asarray(animation.convert("RGB").resize((64, 64))).astype(int)
-    decoded = pictures(alive, "at_once_74_2.4")[0].astype(int)
+    decoded = pictures_of(alive.base / "output", "at_once_74_2.4")[0].astype(int)
     assert np.abs(first - decoded).mean() < 8  # the start frame itself, but for what WebP loses
 
 

@@ -9,19 +9,13 @@ import av
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from benchmarks.peak import Peak
-from tests.host.conftest import Graph
+from tests.host.conftest import Graph, pictures_of
 from tools.client import QueueError
 from tools.host import Host, running
 
 VAE = "framepack_shapes_vae.safetensors"
-
-
-def pictures_of(folder: Path, prefix: str) -> np.ndarray:
-    """All pictures of a prefix, in order, ``n h w c``."""
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob(f"{prefix}_*.png"))])
 
 
 def noise(graph: Graph, num_lat_frames: int) -> list[Any]:
