@@ -27,13 +27,13 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 evaluate: $(VENV)/.host
-	$(BIN)/python -m framepack.training.evaluate $(ARGS)
+	$(BIN)/python -m framepack.shapes.evaluate $(ARGS)
 
 evaluate-schedules: $(VENV)/.host
-	$(BIN)/python -m framepack.training.evaluate_schedules $(ARGS)
+	$(BIN)/python -m framepack.shapes.evaluate_schedules $(ARGS)
 
 evaluate-endpoints: $(VENV)/.host
-	$(BIN)/python -m framepack.training.evaluate_endpoints $(ARGS)
+	$(BIN)/python -m framepack.shapes.evaluate_endpoints $(ARGS)
 
 workflows: $(VENV)/.host
 	$(BIN)/python -m tools.shipped

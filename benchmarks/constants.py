@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from framepack.models.constants import KEY, Constants, Store
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from framepack.models.memo import KEY, Constants, Store
 from framepack.nn.layers import Modulation
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
 
 from .packing import GRID, history_of
 from .timing import RESULTS, circumstances, ratio, rounds, shown

@@ -12,13 +12,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from framepack.models.constants import KEY, Constants, Store
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from framepack.models.memo import KEY, Constants, Store
 from framepack.packing.history import gather
-from framepack.plan import Section
-from framepack.schedule import parse
-from framepack.sections import make_plan
-from framepack.training.generate import Builtin
+from framepack.planning.plan import Section
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
+from framepack.shapes.generate import Builtin
 
 from .timing import RESULTS, circumstances, ratio, rounds, shown
 

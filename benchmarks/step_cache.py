@@ -27,16 +27,16 @@ from torch import Tensor
 
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.packing.history import ContextGroup
-from framepack.plan import Section
-from framepack.sampling.sections import run_plan, section_noise
+from framepack.pipeline import run_plan, section_noise
+from framepack.planning.plan import Section
+from framepack.planning.video import make_plan
 from framepack.sampling.sigmas import flow_sigmas
 from framepack.sampling.solvers import euler
 from framepack.sampling.step_cache import StepCache
-from framepack.schedule import parse
-from framepack.sections import make_plan
-from framepack.training.encode import encode_scene, scene_of
-from framepack.training.generate import Builtin
-from framepack.training.shapes import caption
+from framepack.schedule.grammar import parse
+from framepack.shapes.encode import encode_scene, scene_of
+from framepack.shapes.generate import Builtin
+from framepack.shapes.world import caption
 from framepack.units import BASE
 
 from .curves import draw

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import pictures
 from .errors import FramePackError
-from .orders import GAP_RULES
-from .plan import Plan, Section
-from .presets import PRESETS, resolve
-from .rates import schedule_of_rate
-from .schedule import Schedule, TokenCount, count_tokens
-from .sections import lat_frames_for, make_plan
+from .pictures import diagrams as pictures
+from .planning.orders import GAP_RULES
+from .planning.plan import Plan, Section
+from .planning.video import lat_frames_for, make_plan
+from .schedule.grammar import Schedule, TokenCount, count_tokens
+from .schedule.presets import PRESETS, resolve
+from .schedule.rates import schedule_of_rate
 from .units import latent_grid
 
 HEIGHT, WIDTH = 480, 832  # pixels; the paper's 480p

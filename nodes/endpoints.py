@@ -9,8 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack.errors import PlanError
-from ..framepack.fields import MAX_NAME
-from ..framepack.sections import END, START, VIDEO
+from ..framepack.planning.json_fields import MAX_NAME
+from ..framepack.planning.video import END, START, VIDEO
 from .types import CATEGORY, AnchorsType, EndpointsType
 
 

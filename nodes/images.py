@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..framepack.buckets import BASE_SIZE, nearest_bucket
 from ..framepack.errors import LatentSizeError
 from ..framepack.nn.onednn import Convolutions
+from ..framepack.planning.buckets import BASE_SIZE, nearest_bucket
 from ..framepack.units import FRAMES_PER_LATENT, PIXEL_UNIT
 from . import host
 from .types import CATEGORY

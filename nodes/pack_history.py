@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError
-from ..framepack.pictures import draw_schedule
-from ..framepack.presets import resolve
-from ..framepack.rates import MAX_RATE, schedule_of_rate
-from ..framepack.schedule import Schedule, count_tokens
+from ..framepack.pictures.diagrams import draw_schedule
+from ..framepack.schedule.grammar import Schedule, count_tokens
+from ..framepack.schedule.presets import resolve
+from ..framepack.schedule.rates import MAX_RATE, schedule_of_rate
 from ..framepack.units import PIXEL_UNIT, latent_grid
 from .types import CATEGORY, ScheduleType, preview
 

@@ -8,12 +8,12 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError
-from ..framepack.orders import Gap
-from ..framepack.pictures import draw_plan
-from ..framepack.plan import Plan
-from ..framepack.schedule import parse
-from ..framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
-from ..framepack.timeline import read, with_prompts
+from ..framepack.pictures.diagrams import draw_plan
+from ..framepack.planning.orders import Gap
+from ..framepack.planning.plan import Plan
+from ..framepack.planning.prompt_timeline import read, with_prompts
+from ..framepack.planning.video import Endpoint, Extension, lat_frames_for, make_plan
+from ..framepack.schedule.grammar import parse
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
 from .endpoints import points_of
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview

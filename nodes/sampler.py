@@ -16,9 +16,9 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
 
 from ..framepack.errors import FramePackError
-from ..framepack.plan import Anchor, Plan, Section
-from ..framepack.prompts import Blend
-from ..framepack.sections import END, START, VIDEO
+from ..framepack.planning.plan import Anchor, Plan, Section
+from ..framepack.planning.prompts import Blend
+from ..framepack.planning.video import END, START, VIDEO
 from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..framepack.errors import FramePackError, LatentSizeError
 from ..framepack.packing.history import ContextGroup, gather
-from ..framepack.plan import Anchor, Section
+from ..framepack.pipeline import noise_in_turn, section_noise
+from ..framepack.planning.plan import Anchor, Section
 from ..framepack.sampling.guidance import Guidance, blank, sees
-from ..framepack.sampling.sections import noise_in_turn, section_noise
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host

@@ -11,53 +11,27 @@ import pytest
 
 REPO = Path(__file__).parent.parent
 SOURCES = sorted(p for folder in ("framepack", "nodes", "tools") for p in REPO.glob(f"{folder}/**/*.py"))
-NO_TORCH = {
-    "errors",
-    "units",
-    "schedule",
-    "presets",
-    "rates",
-    "costs",
-    "prompts",
-    "fields",
-    "plan",
-    "orders",
-    "sections",
-    "pictures",
-    "cli",
-    "buckets",
-    "memory",
-}
-BASICS = {"prompts", "errors", "units", "schedule", "presets", "rates", "plan", "orders", "sections"}
+NO_TORCH = {"errors", "units", "schedule", "planning", "pictures", "cli"}
+BASICS = {"errors", "units", "schedule", "planning"}
 # Layers, lowest first: a module imports its own layer and those that its entry names.
 ALLOWED = {
     "errors": set(),
     "units": {"errors"},
     "schedule": {"errors", "units"},
-    "buckets": {"errors", "units"},
-    "presets": {"schedule"},
-    "rates": {"errors", "schedule", "units"},
-    "prompts": {"errors"},
-    "fields": {"errors"},
-    "plan": {"errors", "units", "schedule", "prompts", "fields"},
-    "orders": {"errors", "schedule", "plan"},
-    "sections": {"errors", "units", "schedule", "plan", "orders"},
-    "timeline": {"errors", "units", "plan", "prompts"},
-    "costs": {"units", "schedule"},
-    "memory": {"errors", "units", "plan"},
-    "pictures": {"units", "schedule", "plan", "prompts", "costs"},
-    "cli": BASICS | {"pictures", "checkpoints"},
-    "__main__": {"cli"},
-    "digest": {"errors"},
-    "store": set(),
+    "planning": {"errors", "units", "schedule"},
+    "pictures": {"errors", "units", "schedule", "planning"},
+    "store": {"errors"},
     "nn": {"errors", "units"},
-    "packing": {"errors", "units", "schedule", "plan", "nn"},
+    "packing": {"errors", "units", "schedule", "planning", "nn"},
     "models": {"errors", "units", "nn", "packing"},
-    "sampling": {"errors", "units", "plan", "packing", "models"},
+    "sampling": {"errors", "units", "packing", "models"},
+    "pipeline": {"errors", "units", "planning", "packing"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
-    "metrics": {"errors", "units"},
-    "training": BASICS | {"nn", "packing", "models", "sampling", "checkpoints", "vae", "metrics"},
+    "training": {"errors", "units"},
+    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training"},
+    "cli": BASICS | {"pictures", "checkpoints"},
+    "__main__": {"cli"},
 }
 
 
@@ -142,5 +116,5 @@ def test_the_project_file_is_ready_for_the_registry():
 
 
 def test_the_weights_stay_small():
-    size = sum(p.stat().st_size for p in (REPO / "framepack" / "assets").rglob("*.safetensors"))
+    size = sum(p.stat().st_size for p in (REPO / "framepack" / "shapes" / "assets").rglob("*.safetensors"))
     assert 0 < size <= 20e6

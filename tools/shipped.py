@@ -11,7 +11,7 @@ import json
 import logging
 from typing import Any
 
-from framepack.training.evaluate import GUIDANCE
+from framepack.shapes.evaluate import GUIDANCE
 
 from .host import CACHE, REPO, running
 from .workflows import Graph, Node

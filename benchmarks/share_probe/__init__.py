@@ -28,7 +28,7 @@ OUT = {
     "model": [
         (".framepack.models.hunyuan.dit", "HunyuanDiT", "forward"),
         (".framepack.models.wan.dit", "WanDiT", "forward"),
-        (".framepack.models.text", "TextEncoder", "forward"),
+        (".framepack.shapes.text", "TextEncoder", "forward"),
     ],
     "VAE": [
         ("comfy.sd", "VAE", "decode"),

@@ -18,7 +18,7 @@ from ..nn.rope import Phases, Rope, join
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of
 from ..packing.history import ContextGroup
 from ..units import BASE, Kernel
-from .constants import NOTHING_KEPT, Constants
+from .memo import NOTHING_KEPT, Constants
 
 Run = Callable[[dict[str, Any]], dict[str, Any]]  # a block as the host's patches see it
 EVERY = slice(None)

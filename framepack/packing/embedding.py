@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..nn.layers import Factory
 from ..nn.rope import Phases, Rope
-from ..schedule import TAIL_POOL
+from ..schedule.grammar import TAIL_POOL
 from ..units import BASE, Kernel
 from .history import ContextGroup
 from .kernels import LAYER_NAMES, interpolated, route

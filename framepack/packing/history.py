@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSizeError, PlanError
-from ..plan import Context, Section
-from ..schedule import num_tail_tokens
+from ..planning.plan import Context, Section
+from ..schedule.grammar import num_tail_tokens
 from ..units import Kernel
 
 

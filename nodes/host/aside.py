@@ -12,7 +12,7 @@ import comfy.model_management
 import comfy.model_patcher
 from torch import Tensor, nn
 
-from ...framepack.models.constants import Store
+from ...framepack.models.memo import Store
 
 KEY = "framepack_constants"  # of the patcher's attachment and callbacks
 PREFIX = "diffusion_model."

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ...framepack.checkpoints import builtin
 from ...framepack.checkpoints.files import INDEX
 from ...framepack.errors import FramePackError
+from ...framepack.shapes import builtin
 
 log = logging.getLogger(__name__)
 

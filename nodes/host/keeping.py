@@ -14,8 +14,8 @@ from typing import Any
 
 import folder_paths
 
-from ...framepack.digest import UnkeyableError, digest
-from ...framepack.store import SectionStore
+from ...framepack.store.digest import UnkeyableError, digest
+from ...framepack.store.section_store import SectionStore
 from .keys import model_parts, sampler_parts, vision_parts
 
 log = logging.getLogger(__name__)

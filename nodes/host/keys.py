@@ -15,7 +15,7 @@ import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from ...framepack.digest import UnkeyableError, digest
+from ...framepack.store.digest import UnkeyableError, digest
 from .aside import KEY as CONSTANTS
 from .loading import IDENTITY
 from .step_cache import KEY as STEP_CACHE

@@ -15,7 +15,6 @@ import comfy.model_patcher
 import torch
 from torch import Tensor
 
-from ...framepack.checkpoints import builtin
 from ...framepack.checkpoints.detect import known, looks_like, without_prefix
 from ...framepack.checkpoints.files import Checkpoint, cast, identity
 from ...framepack.checkpoints.fp8 import SCALE
@@ -23,6 +22,7 @@ from ...framepack.errors import CheckpointError
 from ...framepack.models.backbones import Backbone, backbone_of
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
+from ...framepack.shapes import builtin
 from .aside import keep_constants, set_aside
 from .bar import Bar
 from .fp8 import RowOperations

@@ -15,9 +15,9 @@ import psutil
 import torch
 
 from ...framepack.errors import TooLittleMemoryError
-from ...framepack.memory import Work, check_plan, check_work
 from ...framepack.nn.layers import Modulation
-from ...framepack.plan import Plan, Section
+from ...framepack.planning.memory import Work, check_plan, check_work
+from ...framepack.planning.plan import Plan, Section
 from ...framepack.units import BASE, latent_grid
 from .progress import shown_on
 

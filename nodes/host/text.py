@@ -11,9 +11,9 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ...framepack.checkpoints import builtin
 from ...framepack.errors import CheckpointError
-from ...framepack.models.text import TextEncoder, Tokenizer
+from ...framepack.shapes import builtin
+from ...framepack.shapes.text import TextEncoder, Tokenizer
 
 
 class HostedTextEncoder(TextEncoder):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from framepack.errors import LatentSizeError
 from framepack.models.backbones import backbone_of, backbones
 from framepack.packing.history import gather
-from framepack.plan import Section
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.planning.plan import Section
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
 from tests.backbones import SMALL, Small
 from tests.names import TABLE_1
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framepack.buckets import BUCKETS, nearest_bucket
 from framepack.errors import FramePackError
+from framepack.planning.buckets import BUCKETS, nearest_bucket
 
 
 def test_the_references_buckets():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
 from tests.backbones import SMALL, Small
 from tests.framepack.test_backbones import filled
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framepack.models.constants import KEY, MOST, Constants, Memo, Store
 from framepack.models.hunyuan import HunyuanDiT
+from framepack.models.memo import KEY, MOST, Constants, Memo, Store
 from framepack.nn.layers import Modulation
 from framepack.packing.history import ContextGroup
 from framepack.units import Kernel

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from framepack.training.evaluate import SCHEDULE, seam_frames
-from framepack.training.evaluate_endpoints import ENDPOINTS, PROMPTS, Story, plan_of, seams_of
+from framepack.shapes.evaluate import SCHEDULE, seam_frames
+from framepack.shapes.evaluate_endpoints import ENDPOINTS, PROMPTS, Story, plan_of, seams_of
 
 
 def test_every_endpoint_has_its_own_prompt_and_stands_alone():

@@ -7,10 +7,10 @@ import torch
 
 from framepack.errors import FramePackError
 from framepack.packing.history import ContextGroup
+from framepack.planning.video import make_plan
 from framepack.sampling.guidance import HISTORY, TEXT, Guidance, blank, sees
-from framepack.schedule import parse
-from framepack.sections import make_plan
-from framepack.training.generate import Builtin, generate
+from framepack.schedule.grammar import parse
+from framepack.shapes.generate import Builtin, generate
 from framepack.units import Kernel
 
 

@@ -11,7 +11,7 @@ from framepack.checkpoints.lora import match
 from framepack.errors import CheckpointError
 from framepack.models.hunyuan import HunyuanDiT
 from framepack.models.hunyuan.names import HUNYUAN
-from framepack.training.train_dit import small_spec
+from framepack.shapes.train_dit import small_spec
 
 DIT = HunyuanDiT(small_spec(), device="meta")
 MODULES = {k.removesuffix(".weight") for k in DIT.state_dict() if k.endswith(".weight")}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from framepack.errors import TooLittleMemoryError
-from framepack.memory import GB, Work, check_plan, check_work
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.packing.history import gather
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.planning.memory import GB, Work, check_plan, check_work
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
 
 PLAN = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37, height=480, width=832)
 SECTION = max(PLAN.sections, key=lambda s: s.num_context_tokens(60, 104))

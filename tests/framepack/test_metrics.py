@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framepack.metrics.shapes import outline_of
-from framepack.training.encode import encode_scene, scene_of
-from framepack.training.generate import Builtin
-from framepack.training.shapes import CIRCUMRADIUS
+from framepack.shapes.encode import encode_scene, scene_of
+from framepack.shapes.generate import Builtin
+from framepack.shapes.measures import outline_of
+from framepack.shapes.world import CIRCUMRADIUS
 
 
 @pytest.mark.parametrize("shape", CIRCUMRADIUS)

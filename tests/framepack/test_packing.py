@@ -13,8 +13,8 @@ from framepack.nn.rope import Rope
 from framepack.packing.embedding import PackedEmbedding, phases_of
 from framepack.packing.history import ContextGroup
 from framepack.packing.kernels import interpolated, route
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.planning.video import make_plan
+from framepack.schedule.grammar import parse
 from framepack.units import BASE, Kernel
 from tests.names import TABLE_1
 

@@ -8,11 +8,21 @@ from dataclasses import replace
 import pytest
 from PIL import ImageChops
 
-from framepack.costs import against_full, cost
-from framepack.pictures import HEADING, MADE, ROW, THERE, _summary, colour_of, draw_plan, draw_schedule, in_palette
-from framepack.presets import PRESETS
-from framepack.schedule import parse
-from framepack.sections import Endpoint, make_plan
+from framepack.pictures.diagrams import (
+    HEADING,
+    MADE,
+    ROW,
+    THERE,
+    _summary,
+    colour_of,
+    draw_plan,
+    draw_schedule,
+    in_palette,
+)
+from framepack.planning.costs import against_full, cost
+from framepack.planning.video import Endpoint, make_plan
+from framepack.schedule.grammar import parse
+from framepack.schedule.presets import PRESETS
 from framepack.units import Kernel
 from tests.names import TABLE_1
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framepack.errors import ScheduleError
-from framepack.rates import schedule_of_rate, term_kernel
-from framepack.schedule import parse
+from framepack.schedule.grammar import parse
+from framepack.schedule.rates import schedule_of_rate, term_kernel
 from framepack.units import BASE
 
 

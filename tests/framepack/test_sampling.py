@@ -9,11 +9,11 @@ import torch
 
 from framepack.errors import FramePackError, PlanError
 from framepack.packing.history import gather
-from framepack.sampling.sections import run_plan, section_noise
+from framepack.pipeline import run_plan, section_noise
+from framepack.planning.video import make_plan
 from framepack.sampling.sigmas import dynamic_shift, flow_sigmas
 from framepack.sampling.solvers import euler, unipc
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.schedule.grammar import parse
 
 MEAN, DEVIATION = 0.7, 0.4  # of the data of a flow whose path is known
 

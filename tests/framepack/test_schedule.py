@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack.errors import ScheduleError
-from framepack.schedule import Group, Schedule, count_tokens, parse
+from framepack.schedule.grammar import Group, Schedule, count_tokens, parse
 from framepack.units import Kernel
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack.errors import PlanError
-from framepack.plan import Plan
-from framepack.schedule import count_tokens, parse
-from framepack.sections import Endpoint, Extension, lat_frames_for, make_plan
+from framepack.planning.plan import Plan
+from framepack.planning.video import Endpoint, Extension, lat_frames_for, make_plan
+from framepack.schedule.grammar import count_tokens, parse
 from framepack.units import latent_frame
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framepack.digest import UnkeyableError, digest
-from framepack.store import ABANDONED, SectionStore
+from framepack.store.digest import UnkeyableError, digest
+from framepack.store.section_store import ABANDONED, SectionStore
 from tests.mounts import mounted
 
 LATENTS = torch.randn(1, 16, 9, 8, 8)

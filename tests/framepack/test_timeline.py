@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framepack.errors import FramePackError, PlanError
-from framepack.plan import Plan
-from framepack.prompts import Blend, from_data
-from framepack.schedule import parse
-from framepack.sections import Endpoint, make_plan
-from framepack.timeline import Stretch, blended_at, prompt_at, read, with_prompts
+from framepack.planning.plan import Plan
+from framepack.planning.prompt_timeline import Stretch, blended_at, prompt_at, read, with_prompts
+from framepack.planning.prompts import Blend, from_data
+from framepack.planning.video import Endpoint, make_plan
+from framepack.schedule.grammar import parse
 
 
 def test_lines_are_stretches():

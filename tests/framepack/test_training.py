@@ -9,19 +9,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from framepack.checkpoints import builtin
-from framepack.metrics import shapes as measure
 from framepack.models.hunyuan import HunyuanDiT
-from framepack.models.text import UNKNOWN, Tokenizer
-from framepack.training import train_dit
-from framepack.training.encode import FIRST_SEED, FRAMES_SEED, scene_of
-from framepack.training.export import export
-from framepack.training.generate import Builtin
+from framepack.shapes import builtin, train_dit
+from framepack.shapes import measures as measure
+from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, scene_of
+from framepack.shapes.export import export
+from framepack.shapes.generate import Builtin
+from framepack.shapes.recipe import BROAD, TEXTUAL, WIDE, Recipe, Stage, draw_section
+from framepack.shapes.teach_text import teach
+from framepack.shapes.text import UNKNOWN, Tokenizer
+from framepack.shapes.train_dit import NUM_TOKENS, WORDS, Trainee, grown, loss_of, small_spec, step_once, train
+from framepack.shapes.world import COLOURS, DIRECTIONS, caption, centres, render
 from framepack.training.muon import orthogonalised
-from framepack.training.recipe import BROAD, TEXTUAL, WIDE, Recipe, Stage, draw_section
-from framepack.training.shapes import COLOURS, DIRECTIONS, caption, centres, render
-from framepack.training.teach_text import teach
-from framepack.training.train_dit import NUM_TOKENS, WORDS, Trainee, grown, loss_of, small_spec, step_once, train
 from tests.names import TABLE_1
 
 

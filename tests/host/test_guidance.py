@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from framepack.checkpoints import builtin
+from framepack.planning.video import make_plan
 from framepack.sampling.guidance import Guidance
-from framepack.schedule import parse
-from framepack.sections import make_plan
-from framepack.training.encode import load_vae
-from framepack.training.generate import Builtin, generate
+from framepack.schedule.grammar import parse
+from framepack.shapes import builtin
+from framepack.shapes.encode import load_vae
+from framepack.shapes.generate import Builtin, generate
 from tests.host.conftest import Graph, newest_latents, node_of
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import Host

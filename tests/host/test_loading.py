@@ -18,7 +18,7 @@ from tools.client import QueueError
 from tools.host import REPO, Host
 
 ROWS = "fp8_e4m3fn_scaled"
-BUILTIN = REPO / "framepack" / "assets" / "diffusion_models" / "framepack_shapes_dit.safetensors"
+BUILTIN = REPO / "framepack" / "shapes" / "assets" / "diffusion_models" / "framepack_shapes_dit.safetensors"
 IN_BLOCKS = ("attn.to", "attn.add", "ff.net", "ff_context.net", "proj_mlp", "blocks.0.proj_out", "blocks.1.proj_out")
 
 

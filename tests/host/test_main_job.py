@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from framepack.metrics import shapes as measure
-from framepack.training.shapes import COLOURS
+from framepack.shapes import measures as measure
+from framepack.shapes.world import COLOURS
 from tests.host.conftest import Graph, node_of
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host

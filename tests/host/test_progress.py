@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framepack.sampling.sections import noise_in_turn
+from framepack.pipeline import noise_in_turn
 from tests.host.conftest import node_of
 from tools.client import Workflow, edited, run
 from tools.host import Host, running

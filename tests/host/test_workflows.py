@@ -41,7 +41,7 @@ def files(host: Host) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     for path in placed[:2]:
         save_file(weights, path)
-    shutil.copyfile(REPO / "framepack" / "assets" / "vae" / "framepack_shapes_vae.safetensors", placed[2])
+    shutil.copyfile(REPO / "framepack" / "shapes" / "assets" / "vae" / "framepack_shapes_vae.safetensors", placed[2])
     yield
     for path in placed:
         path.unlink()

@@ -16,12 +16,12 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoFramepackPipeline
 from torch import Tensor
 
-from framepack.plan import Section
-from framepack.sampling.sections import run_plan
+from framepack.pipeline import run_plan
+from framepack.planning.plan import Section
+from framepack.planning.video import make_plan
 from framepack.sampling.sigmas import flow_sigmas
 from framepack.sampling.solvers import euler
-from framepack.schedule import parse
-from framepack.sections import make_plan
+from framepack.schedule.grammar import parse
 from tests.parity.reference import Case, models
 
 STEPS, SECTIONS, GRID = 4, 4, (6, 10)

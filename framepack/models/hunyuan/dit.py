@@ -21,7 +21,7 @@ from ...nn.rope import Phases
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..constants import PartsOf, constants_of
+from ..memo import PartsOf, constants_of
 from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
 from .blocks import Conditioning, DoubleBlock, Parts, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec

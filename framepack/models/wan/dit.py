@@ -23,7 +23,7 @@ from ...nn.rope import Phases, part
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..constants import constants_of
+from ..memo import constants_of
 from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
 from .spec import WanSpec
 

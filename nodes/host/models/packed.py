@@ -13,10 +13,10 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-from ....framepack.checkpoints import builtin
 from ....framepack.errors import FramePackError
-from ....framepack.models.constants import KEY, NOTHING_KEPT, Constants
+from ....framepack.models.memo import KEY, NOTHING_KEPT, Constants
 from ....framepack.packing.history import ContextGroup
+from ....framepack.shapes import builtin
 from ....framepack.units import BASE
 from ..aside import KEY as ASIDE
 from ..aside import weights_of

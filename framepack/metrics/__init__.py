@@ -1,1 +1,0 @@
-"""Measures of what a video shows and of how it drifts."""

@@ -1,0 +1,116 @@
+"""The least memory that a section and a plan take, and what would fit where there is less.
+
+All are lower bounds: what a forward pass cannot do without, whatever the host offloads or splits, so that nothing is
+refused that would run. Weights are streamed layer by layer; a forward holds its activations and the largest matrix.
+
+Dims: l tokens, d width; sizes on the latent grid are height by width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ..errors import TooLittleMemoryError
+from ..units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT, pixel_frames
+from .plan import Plan, Section
+
+# Of [l, d] in a block that are alive together: the tokens, q, k, v, and what attention gives. All else runs in pieces.
+ALIVE = 5
+LATENT_CHANNELS, LATENT_BYTES = 16, 4  # finished sections are kept in float32
+PIXEL_BYTES = 3 * 4  # of an image in the host
+GB, MB = 1e9, 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One section's forward pass: tokens that it generates and sees on a grid, by a model `width` wide.
+
+    `itemsize` are the bytes of an activation, `matrix` those of the largest weight.
+    """
+
+    section: Section
+    height: int
+    width: int
+    model_width: int
+    itemsize: int
+    matrix: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Picture tokens l."""
+        made = BASE.num_tokens(self.section.num_lat_frames, self.height, self.width)
+        return made + self.section.num_context_tokens(self.height, self.width)
+
+    @property
+    def least(self) -> int:
+        """Bytes that it takes at the least."""
+        return ALIVE * self.num_tokens * self.model_width * self.itemsize + self.matrix
+
+
+def check_work(work: Work, there: int) -> None:
+    """Raises TooLittleMemoryError with what would fit where a section takes more than there is, in bytes."""
+    if work.least <= there:
+        return
+    h, w = (PIXELS_PER_LATENT * n for n in (work.height, work.width))
+    raise TooLittleMemoryError(
+        f"A section of {work.section.num_lat_frames} latent frames at {w}x{h} takes {_said(work.least)} at the "
+        f"least ({work.num_tokens} tokens), and {_said(there)} can be had. {_remedy(_fitting(work, there))}"
+    )
+
+
+def check_plan(plan: Plan, there: int, images: bool = False) -> None:
+    """Raises TooLittleMemoryError where what is kept of a whole plan until its end takes more bytes than there are.
+
+    These are its latents, and with `images` all of its frames, where they are decoded as they come.
+    """
+    assert plan.height and plan.width, "a plan that is sampled states its size"
+    latent = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2
+    image = PIXEL_BYTES * plan.height * plan.width if images else 0
+    least = plan.num_lat_frames * latent + plan.num_pix_frames * image
+    if least <= there:
+        return
+    per_section = max(section.num_lat_frames for section in plan.sections)
+    fits = (there // (latent + FRAMES_PER_LATENT * image) - 1) // per_section  # and a start image
+    fitting = [f"{fits} sections ({pixel_frames(fits * per_section + 1)} frames)"] if fits > 0 else []
+    if images and plan.num_lat_frames * latent <= there:
+        fitting.append("leaving vae unconnected and saving through FramePackVideo, which keeps no images")
+    raise TooLittleMemoryError(
+        f"The latents {'and images ' if images else ''}of {len(plan.sections)} sections at {plan.width}x{plan.height} "
+        f"take {_said(least)}, and {_said(there)} can be had. {_remedy(fitting)}"
+    )
+
+
+def _fitting(work: Work, there: int) -> Iterable[str]:
+    """What would fit, each alone: fewer frames a section, a smaller size, half the precision."""
+
+    def fits(**changes: object) -> bool:
+        return replace(work, **changes).least <= there
+
+    def frames(num: int) -> bool:
+        return fits(section=replace(work.section, makes=((0, num),), positions=tuple(range(num))))
+
+    if num := _largest(work.section.num_lat_frames, frames):
+        yield f"sections of {num} latent frames"
+    unit = PIXEL_UNIT // PIXELS_PER_LATENT
+    rows = work.height // unit
+    sizes = [(unit * n, unit * max(work.width * n // (unit * rows), 1)) for n in range(1, rows)]
+    if num := _largest(len(sizes) + 1, lambda n: fits(height=sizes[n - 1][0], width=sizes[n - 1][1])):
+        height, width = (PIXELS_PER_LATENT * n for n in sizes[num - 1])
+        yield f"a size of {width}x{height}"
+    if work.itemsize > 2 and fits(itemsize=2, matrix=work.matrix // 2):
+        yield "half precision (weight_dtype bf16)"
+
+
+def _largest(below: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 1 up to, and without, `below` that fits; 0 for none."""
+    return next((num for num in range(below - 1, 0, -1) if fits(num)), 0)
+
+
+def _said(num_bytes: int) -> str:
+    return f"{num_bytes / GB:.1f} GB" if num_bytes >= GB / 10 else f"{num_bytes / MB:.1f} MB"
+
+
+def _remedy(fitting: Iterable[str]) -> str:
+    found = list(fitting)
+    return f"What would fit: {', or '.join(found)}." if found else "Free memory, or use another device."

@@ -1,0 +1,83 @@
+"""Any compression rate as a schedule (paper section 3.1, equations 1 to 3).
+
+A rate is the context's length in frames of full length. Terms 1 + 1/lambda + 1/lambda^2 + ... are one frame each;
+with lambda 2 the last term stands twice, so that the series is 2 exactly. The digits of what is missing then add
+terms (2.625 = 2 + 1/2 + 1/8), and those of what is too much drop some. Padding is left out of a rate.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from ..errors import ScheduleError
+from ..units import BASE, Kernel
+from .grammar import MAX_KERNEL, Group, Schedule
+
+NUM_TERMS = 7  # down to 1/64 with lambda 2; more where the rate has finer digits
+MAX_RATE = 64
+MAX_LAMBDA = 64
+
+
+def term_kernel(term: int, lam: int = 2) -> Kernel:
+    """The kernel through which one frame is 1 / lam^term of its full length: (1, 2, 2), (1, 2, 4), (1, 4, 4), ..."""
+    return Kernel(1, BASE.h * lam ** (term // 2), BASE.w * lam ** (term - term // 2))
+
+
+def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: int = 9) -> Schedule:
+    """The vanilla schedule of a rate, exact to the last term that a kernel can have. Raises ScheduleError.
+
+    Its `rate` is what was reached.
+    """
+    wanted = _read(rate, lam)
+    most = 2 * int(math.log(MAX_KERNEL, lam) + 1e-9) + 1
+    num_terms = min(NUM_TERMS, most)
+    while num_terms < most and (wanted * lam ** (num_terms - 1)).denominator != 1:
+        num_terms += 1
+    units = round(wanted * lam ** (num_terms - 1))  # of the last term
+    if units == 0:
+        raise ScheduleError(str(rate), 0, f"A rate of {rate} came.", f"Expected 1/{lam ** (num_terms - 1)} or more.")
+    counts = _counts(units, num_terms, lam)
+    groups = [
+        Group(num_lat_frames=count, kernel=term_kernel(term, lam), side="past")
+        for term, count in reversed(list(enumerate(counts)))
+        if count
+    ]
+    return Schedule(generate=generate, past=tuple(groups))
+
+
+def _read(rate: float | str | Fraction, lam: int) -> Fraction:
+    text = str(rate)
+    if not 2 <= lam <= MAX_LAMBDA:
+        raise ScheduleError(str(lam), 0, f"A lambda of {lam} came.", f"Expected a whole number from 2 to {MAX_LAMBDA}.")
+    try:
+        wanted = Fraction(text) if len(text) <= 32 else None
+    except (ValueError, ZeroDivisionError):
+        wanted = None
+    if wanted is None or not 0 < wanted <= MAX_RATE:
+        raise ScheduleError(
+            text, 0, "A rate is a number.", f"Expected more than 0 and at most {MAX_RATE}, such as 2.625."
+        )
+    return wanted
+
+
+def _counts(units: int, num_terms: int, lam: int) -> list[int]:
+    """How many frames go through each term's kernel, so that they cost so many of the last term."""
+    series = [1] * num_terms
+    series[-1] += lam == 2
+    have = sum(count * lam ** (num_terms - 1 - term) for term, count in enumerate(series))
+    digits = _digits(abs(units - have), num_terms, lam)
+    if units >= have:
+        return [count + digit for count, digit in zip(series, digits, strict=True)]
+    if lam == 2:
+        return [count - digit for count, digit in zip(series, digits, strict=True)]
+    return _digits(units, num_terms, lam)
+
+
+def _digits(units: int, num_terms: int, lam: int) -> list[int]:
+    """Digits in base lam, the first one unbounded, the last one of weight 1."""
+    digits = []
+    for term in range(num_terms):
+        digit, units = divmod(units, lam ** (num_terms - 1 - term))
+        digits.append(digit)
+    return digits
