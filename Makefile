@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest
+# One thread for each worker. A worker keeps the files that it begins, and with them their host.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
 .PHONY: demo test test-slow bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean
 
