@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # One thread for each worker. A worker keeps the files that it begins, and with them their host.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
 
-.PHONY: demo test test-slow bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean
+.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean
 
 demo: $(VENV)/.host
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -16,6 +16,9 @@ test: $(VENV)/.test lint
 
 test-slow: $(VENV)/.test
 	$(PYTEST) -m slow $(ARGS)
+
+test-hosts: $(VENV)/.test
+	$(BIN)/python -m tools.hosts $(HOSTS) $(ARGS)
 
 bench: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
