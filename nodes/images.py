@@ -8,9 +8,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..framepack.errors import LatentSizeError
-from ..framepack.nn.onednn import Convolutions
 from ..framepack.planning.buckets import BASE_SIZE, nearest_bucket
 from ..framepack.units import FRAMES_PER_LATENT, PIXEL_UNIT
+from ..framepack.vae.narrow import NarrowConvolutions
 from . import host
 from .types import CATEGORY
 
@@ -86,5 +86,5 @@ class FramePackVideoEncode(io.ComfyNode):
             )
         extra = (images.shape[0] - 1) % FRAMES_PER_LATENT
         kept = images[extra:] if extend == "forwards" else images[: images.shape[0] - extra]
-        with Convolutions():
+        with NarrowConvolutions():
             return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})

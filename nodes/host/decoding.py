@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...framepack.errors import FramePackError, LatentSizeError
-from ...framepack.nn.onednn import Convolutions
 from ...framepack.units import FRAMES_PER_LATENT, pixel_frames
+from ...framepack.vae.narrow import NarrowConvolutions
 from ...framepack.vae.tiles import TileStream
 from .bar import Bar
 from .progress import say
@@ -236,7 +236,7 @@ class _Causal(FrameStream):
     @torch.no_grad()
     def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
         vae = self.vae
-        with Convolutions():
+        with NarrowConvolutions():
             x = self.model.conv2(latents.to(device=vae.device, dtype=vae.vae_dtype))
             made = self.model.decoder(x, feat_cache=self.cache, feat_idx=[0])
         for out in made if isinstance(made, list) else [made]:
