@@ -17,6 +17,7 @@ from .planner import EndpointPlanner
 from .sampler import SectionSampler
 from .sampling import FramePackSampler, FramePackSigmas
 from .sections import FramePackGather, FramePackSections
+from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
     LoadFramePackModel,
@@ -44,8 +45,8 @@ class FramePackExtension(ComfyExtension):
     """What the host loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack."""
-        return NODES
+        """Every node of the pack, its inputs checked."""
+        return [checked(node) for node in NODES]
 
 
 async def comfy_entrypoint() -> FramePackExtension:

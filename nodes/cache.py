@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..framepack.errors import FramePackError
 from . import host
 from .types import CATEGORY
 
@@ -41,6 +40,4 @@ class FramePackStepCache(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, threshold: float) -> io.NodeOutput:
         """Attach it to a copy."""
-        if not host.is_framepack(model):
-            raise FramePackError("model is not a FramePack model; connect LoadFramePackModel.")
         return io.NodeOutput(host.with_step_cache(model, threshold))

@@ -93,11 +93,12 @@ class FramePackKeyframe(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str) -> bool | str:
-        """Say what is wrong before anything runs."""
+    def check(cls, name: str = "key") -> None:
+        """Raises PlanError for a name that is empty, too long or taken."""
         if not 1 <= len(name) <= MAX_NAME or name in (START, END, VIDEO):
-            return f"the name {name!r:.80} came; expected 1 to {MAX_NAME} characters, other than start, end and video"
-        return True
+            raise PlanError(
+                f"name must be 1 to {MAX_NAME} characters long and not start, end or video; got {name!r:.80}. Try key."
+            )
 
     @classmethod
     def execute(

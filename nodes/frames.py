@@ -18,6 +18,8 @@ class FramePackFrames(io.ComfyNode):
     It is an output node, and the host runs those before others: so as soon as its latents are there.
     """
 
+    TAKES = ("made_",)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs; latents of sections come as made_0, made_1, ..."""

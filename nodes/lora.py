@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..framepack.errors import FramePackError
 from . import host
 from .types import CATEGORY
 
@@ -34,7 +33,5 @@ class FramePackLoraLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, lora_name: str, strength: float) -> io.NodeOutput:
         """Apply it."""
-        if not host.is_framepack(model):
-            raise FramePackError("model is not a FramePack model; connect LoadFramePackModel.")
         patched, report = host.apply_lora(model, host.find_file("loras", lora_name), strength)
         return io.NodeOutput(patched, ui={"text": (report,)})

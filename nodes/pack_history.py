@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..framepack.errors import FramePackError
 from ..framepack.pictures.diagrams import draw_schedule
 from ..framepack.schedule.grammar import Schedule, count_tokens
 from ..framepack.schedule.presets import resolve
@@ -54,16 +53,12 @@ class PackHistory(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, schedule: str | None, width: int | None, height: int | None, rate: float | None = 0.0
-    ) -> bool | str:
-        """Say what is wrong before anything runs; None stands for what only a run will tell."""
-        try:
-            _read(schedule or DEFAULT, rate or 0.0)
-            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
-        except FramePackError as fault:
-            return str(fault)
-        return True
+    def check(
+        cls, schedule: str = DEFAULT, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT, rate: float = 0.0
+    ) -> None:
+        """Raises ScheduleError for a schedule, LatentSizeError for a size off the unit."""
+        _read(schedule, rate)
+        latent_grid(height, width)
 
     @classmethod
     def execute(cls, schedule: str, width: int, height: int, rate: float = 0.0) -> io.NodeOutput:

@@ -7,7 +7,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..framepack.errors import FramePackError
 from ..framepack.pictures.diagrams import draw_plan
 from ..framepack.planning.orders import Gap
 from ..framepack.planning.plan import Plan
@@ -37,15 +36,11 @@ class EndpointPlanner(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None, height: int | None, gap: str | None = "auto") -> bool | str:
-        """Say what is wrong before anything runs; None stands for what only a run will tell."""
-        try:
-            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
-            if gap not in ("auto", None):
-                Gap.parse(gap)
-        except FramePackError as fault:
-            return str(fault)
-        return True
+    def check(cls, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT, gap: str = "auto") -> None:
+        """Raises LatentSizeError for a size off the unit, PlanError for an unknown gap rule."""
+        latent_grid(height, width)
+        if gap != "auto":
+            Gap.parse(gap)
 
     @classmethod
     def execute(cls, schedule: str, seconds: float, fps: float, **options: Any) -> io.NodeOutput:

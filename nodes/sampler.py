@@ -210,7 +210,9 @@ def _frames(graph: GraphBuilder, plan: Plan, children: dict[int, Any], run: int,
 
 def _check(plan: Plan, links: dict[str, Any]) -> None:
     if not plan.height or not plan.width:
-        raise FramePackError("The plan states no size; plan with EndpointPlanner, which has height and width.")
+        raise FramePackError("The plan has no height and width. Plan with EndpointPlanner, which sets both.")
+    if not plan.sections:
+        raise FramePackError("The plan has 0 sections, so there is nothing to sample. Plan a longer video.")
     for slot in sorted(plan.slots):
         name = SLOT_INPUTS.get(slot, "anchors")
         if links.get(name) is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..framepack.errors import FramePackError
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.sampling.solvers import SOLVERS
 from ..framepack.units import BASE, PIXEL_UNIT, latent_grid
@@ -34,13 +33,9 @@ class FramePackSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None, height: int | None) -> bool | str:
-        """Say what is wrong before anything runs; None stands for what only a run will tell."""
-        try:
-            latent_grid(height or PIXEL_UNIT, width or PIXEL_UNIT)
-        except FramePackError as fault:
-            return str(fault)
-        return True
+    def check(cls, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT) -> None:
+        """Raises LatentSizeError for a size off the unit."""
+        latent_grid(height, width)
 
     @classmethod
     def execute(cls, steps: int, width: int, height: int, num_lat_frames: int) -> io.NodeOutput:

@@ -42,6 +42,8 @@ def placed_inputs() -> list[io.Input]:
 class FramePackSections(io.ComfyNode):
     """One section, or in a very long plan a run of them. SectionSampler places it."""
 
+    TAKES = ("made_", "said_")
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs; latents of earlier sections come as made_0, made_1, ..."""
@@ -69,8 +71,6 @@ class FramePackSections(io.ComfyNode):
     ) -> io.NodeOutput:
         """Sample each of them in turn."""
         model = values["model"]
-        if not host.is_framepack(model):
-            raise FramePackError("model is not a FramePack model; connect LoadFramePackModel.")
         slices = [Section.from_dict(s) for s in json.loads(sections)]
         _warn_of_order(model, slices)
         grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
@@ -95,6 +95,8 @@ class FramePackSections(io.ComfyNode):
 
 class FramePackGather(io.ComfyNode):
     """Puts sections in order of time. SectionSampler places it."""
+
+    TAKES = ("made_",)
 
     @classmethod
     def define_schema(cls) -> io.Schema:

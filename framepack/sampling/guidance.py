@@ -9,6 +9,7 @@ by one of the two, so it takes two passes at most.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -35,11 +36,10 @@ class Guidance:
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg_above <= 1:
-            raise FramePackError(f"cfg_above {self.cfg_above:g} came; expected a noise level from 0 to 1, such as 0.9")
-        if self.history < 0 or self.cfg < 0:
-            raise FramePackError(
-                f"cfg {self.cfg:g} and history_guidance {self.history:g} came; expected 0 or more of each"
-            )
+            raise FramePackError(f"cfg_above must be a noise level from 0 to 1; got {self.cfg_above:g}. Try 0.9.")
+        for name, scale in (("cfg", self.cfg), ("history_guidance", self.history)):
+            if not 0 <= scale < math.inf:
+                raise FramePackError(f"{name} must be a number from 0 on; got {scale:g}. Try 1.")
 
     def at(self, sigma: float, sees: bool) -> tuple[str | None, float]:
         """What a step at a noise level leaves out in its second pass, None for no such pass, and the scale.

@@ -21,9 +21,9 @@ def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
     return model.get_model_object("latent_format")
 
 
-def is_framepack(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Is a MODEL one of ours?"""
-    return isinstance(model.model, PackedModel)
+def is_framepack(model: Any) -> bool:
+    """Is it a MODEL of ours?"""
+    return isinstance(getattr(model, "model", None), PackedModel)
 
 
 def with_values(conditioning: list, values: dict[str, Any]) -> list:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -34,11 +36,17 @@ def test_without_history_guidance_text_guides_where_it_is_asked_to():
     assert Guidance(history=0.5).at(1.0, True) == (HISTORY, 1.5)
 
 
-@pytest.mark.parametrize("values", [{"cfg_above": 1.1}, {"cfg_above": -0.1}, {"history": -1.0}, {"cfg": -1.0}])
-def test_what_cannot_be_is_refused(values: dict[str, float]):
-    (number,) = values.values()
-    with pytest.raises(FramePackError, match=rf"{number:g}.* came; expected"):
-        Guidance(**values)
+@pytest.mark.parametrize("number", [1.1, -0.1, math.nan])
+def test_a_noise_level_outside_0_to_1_is_rejected(number: float):
+    with pytest.raises(FramePackError, match=rf"cfg_above .*got {number:g}\."):
+        Guidance(cfg_above=number)
+
+
+@pytest.mark.parametrize("number", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize(("field", "name"), [("cfg", "cfg"), ("history", "history_guidance")])
+def test_a_scale_that_is_no_number_from_0_on_is_rejected(field: str, name: str, number: float):
+    with pytest.raises(FramePackError, match=rf"{name} .*got {number:g}\."):
+        Guidance(**{field: number})
 
 
 def test_a_blank_history_keeps_its_tokens_and_shows_nothing():

@@ -1,0 +1,177 @@
+"""Checks every input of every node against the node's own schema: before a run, and again in it.
+
+The host trusts what it gets: the oldest one checks no combo, none checks a value that comes by a link, and NaN passes
+every comparison with a bound. `checked` wraps each node when the pack is registered, so that no node can be forgotten.
+
+A node adds rules of its own in a class method ``check``. Its parameters are the inputs that it looks at, each with a
+default that passes, which stands for an input that is linked or left out. It raises FramePackError.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..framepack.errors import FramePackError
+from . import host
+
+MAX_SHOWN = 60  # characters of a value in a message
+MAX_OPTIONS = 12  # options that a message lists
+
+
+class InputError(FramePackError):
+    """An input of a node that its schema does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a value of one of the host's types is: a test, the words for it, and where it comes from."""
+
+    fits: Callable[[Any], bool]
+    words: str
+    remedy: str
+
+
+def _is_latent(value: Any) -> bool:
+    samples = value.get("samples") if isinstance(value, Mapping) else None
+    return isinstance(samples, Tensor) and samples.ndim in (4, 5) and samples.numel() > 0
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4 and value.numel() > 0 and value.shape[3] >= 3
+
+
+def _is_conditioning(value: Any) -> bool:
+    pairs = isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value)
+    return pairs and len(value) > 0 and all(isinstance(options, Mapping) for _, options in value)
+
+
+def _is_object(value: Any) -> bool:
+    return value is not None and not isinstance(value, bool | int | float | str | list | tuple | dict)
+
+
+KINDS = {
+    "MODEL": _Kind(host.is_framepack, "a FramePack model", "Connect LoadFramePackModel."),
+    "LATENT": _Kind(_is_latent, "a latent", "Connect VAEEncode or another node that gives a LATENT."),
+    "IMAGE": _Kind(_is_image, "images", "Connect LoadImage or another node that gives an IMAGE."),
+    "CONDITIONING": _Kind(_is_conditioning, "a conditioning", "Connect CLIPTextEncode."),
+    "SIGMAS": _Kind(lambda value: isinstance(value, Tensor) and value.ndim == 1, "sigmas", "Connect FramePackSigmas."),
+    "SAMPLER": _Kind(lambda value: hasattr(value, "sample"), "a sampler", "Connect FramePackSampler."),
+    "VAE": _Kind(lambda value: hasattr(value, "decode"), "a VAE", "Connect VAELoader."),
+    "CLIP": _Kind(lambda value: hasattr(value, "tokenize"), "a text encoder", "Connect DualCLIPLoader."),
+    "CLIP_VISION_OUTPUT": _Kind(_is_object, "an encoded image", "Connect CLIPVisionEncode."),
+    "FRAMEPACK_SCHEDULE": _Kind(lambda value: isinstance(value, str), "a schedule", "Connect PackHistory."),
+    "FRAMEPACK_PLAN": _Kind(lambda value: isinstance(value, str), "plan JSON", "Connect EndpointPlanner."),
+    "FRAMEPACK_ENDPOINTS": _Kind(lambda value: isinstance(value, str), "endpoints", "Connect FramePackEndpoint."),
+    "FRAMEPACK_ANCHORS": _Kind(
+        lambda value: isinstance(value, Mapping) and all(map(_is_latent, value.values())),
+        "key frames",
+        "Connect FramePackKeyframe.",
+    ),
+    "FRAMEPACK_FRAMES": _Kind(lambda value: isinstance(value, host.Decoding), "decoded frames", "Remove the value."),
+    "STRING": _Kind(lambda value: isinstance(value, str), "text", "Write text."),
+    "BOOLEAN": _Kind(lambda value: isinstance(value, bool), "true or false", "Choose one of them."),
+}
+
+
+def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node with all its inputs checked, when a workflow is queued and again when the node runs."""
+    own = getattr(node, "check", None)
+    extra = [] if own is None else list(inspect.signature(own).parameters)
+    run = node.execute
+
+    def check(inputs: Iterable[io.Input], values: Mapping[str, Any]) -> None:
+        for given in inputs:
+            if given.id in values:
+                _check(given, values[given.id])
+        if own is not None:
+            own(**{name: values[name] for name in extra if name in values})
+
+    def validate_inputs(cls: type, **values: Any) -> bool | str:
+        try:
+            check(node.define_schema().inputs, {n: value for n, value in values.items() if value is not None})
+        except FramePackError as fault:
+            return str(fault)
+        return True
+
+    def execute(cls: type, **values: Any) -> io.NodeOutput:
+        inputs = node.define_schema().inputs
+        values = _given(inputs, values, getattr(node, "TAKES", ()))
+        check(inputs, values)
+        return run.__func__(cls, **values)
+
+    # The host repeats a fault for each parameter, and checks the inputs that are none against their bounds itself.
+    trusted = [given.id for given in node.define_schema().inputs if isinstance(given, io.Combo.Input | io.Float.Input)]
+    validate_inputs.__signature__ = _signature(["cls", *dict.fromkeys([*trusted, *extra])])
+    methods = {"execute": classmethod(execute), "validate_inputs": classmethod(validate_inputs)}
+    return type(node.__name__, (node,), {"__doc__": node.__doc__, "__module__": node.__module__} | methods)
+
+
+def _signature(names: Iterable[str]) -> inspect.Signature:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(name, kind, default=None) for name in names])
+
+
+def _given(inputs: Iterable[io.Input], values: Mapping[str, Any], takes: tuple[str, ...]) -> dict[str, Any]:
+    """The values, without optional ones whose nodes gave None. Raises InputError for a name that is no input's.
+
+    `takes` are the beginnings of the names under which a node takes any number of links.
+    """
+    known = {given.id: given for given in inputs}
+    if strange := [name for name in values if name not in known and not name.startswith(takes)]:
+        raise InputError(f"{strange[0]!r:.40} is not an input of this node. Remove it.")
+    absent = {name for name, given in known.items() if given.optional and values.get(name) is None}
+    return {name: value for name, value in values.items() if name not in absent}
+
+
+def _check(given: io.Input, value: Any) -> None:
+    if given.extra_dict.get("rawLink"):
+        if not (isinstance(value, list) and len(value) == 2):
+            raise _error(given, value, "connected", f"Connect a {given.get_io_type()}.")
+    elif isinstance(given, io.Combo.Input):
+        if value not in given.options:
+            raise _error(given, value, _listed(given.options), _nearest(value, given))
+    elif isinstance(given, io.Int.Input | io.Float.Input):
+        whole = isinstance(given, io.Int.Input)
+        if not isinstance(value, Integral if whole else Real) or not given.min <= value <= given.max:  # NaN fails too
+            words = f"{'a whole number' if whole else 'a number'} from {given.min} to {given.max}"
+            raise _error(given, value, words, _default(given))
+    elif (kind := KINDS.get(given.get_io_type())) and not kind.fits(value):
+        raise _error(given, value, kind.words, kind.remedy)
+
+
+def _error(given: io.Input, value: Any, words: str, remedy: str) -> InputError:
+    return InputError(f"{given.id} must be {words}; got {shown(value)}. {remedy}".rstrip())
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, cut where it is long."""
+    if not isinstance(value, str | int | float | bool | None):
+        return f"a {type(value).__name__}"
+    try:
+        text = repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _listed(options: Iterable[Any]) -> str:
+    names = list(map(str, options))
+    more = f" or one of {len(names) - MAX_OPTIONS} others" if len(names) > MAX_OPTIONS else ""
+    return ("one of: " + ", ".join(names[:MAX_OPTIONS]) + more) if names else "a file, and there is none"
+
+
+def _nearest(value: Any, given: io.Combo.Input) -> str:
+    near = get_close_matches(value, given.options, 1) if isinstance(value, str) else []
+    return f"Try {near[0]}." if near else _default(given)
+
+
+def _default(given: io.WidgetInput) -> str:
+    return "" if given.default is None else f"Try {given.default}."

@@ -1,0 +1,170 @@
+"""Every input of every node is checked against its schema, when a workflow is queued and again when a node runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from tests.host.conftest import Graph, node_of
+from tools.client import QueueError, Workflow
+from tools.host import Host
+
+HUGE = 10**400
+UNKNOWN_OPTIONS = [
+    ("LoadFramePackModel", "model_name", 17),
+    ("LoadFramePackModel", "weight_dtype", "fp3"),
+    ("LoadFramePackModel", "attention", "magic"),
+    ("LoadFramePackModel", "order", "sideways"),
+    ("LoadFramePackTextEncoder", "text_encoder_name", "gone.safetensors"),
+    ("EndpointPlanner", "without_start", "neither"),
+    ("EndpointPlanner", "extend", "sideways"),
+    ("SectionSampler", "noise", "pink"),
+    ("FramePackSampler", "solver", "dpm"),
+    ("FramePackResolution", "fit", "squeeze"),
+    ("FramePackVideoEncode", "extend", ["a"]),
+]
+BEYOND = [
+    ("SectionSampler", "cfg", math.nan),
+    ("SectionSampler", "cfg_above", math.nan),
+    ("SectionSampler", "guidance", math.inf),
+    ("SectionSampler", "history_guidance", -math.inf),
+    ("SectionSampler", "steps", 0),
+    ("SectionSampler", "seed", HUGE),
+    ("EndpointPlanner", "seconds", math.nan),
+    ("EndpointPlanner", "fps", math.inf),
+    ("EndpointPlanner", "seconds", HUGE),
+    ("EndpointPlanner", "width", 0),
+    ("EndpointPlanner", "height", 17),
+    ("PackHistory", "rate", math.nan),
+    ("FramePackEndpoint", "seconds", math.nan),
+    ("FramePackVideo", "fps", math.nan),
+    ("FramePackStepCache", "threshold", math.nan),
+]
+SHORTENED = 60  # characters of a value that a message shows
+
+
+@pytest.fixture
+def every(short: Workflow) -> Graph:
+    """The shipped workflow through every public node of the pack but the LoRA's, with one output."""
+    graph = Graph(short)
+
+    def inputs(kind: str) -> dict[str, Any]:
+        return graph.workflow[node_of(graph.workflow, kind)]["inputs"]
+
+    sampler, planner, vae = inputs("SectionSampler"), inputs("EndpointPlanner"), inputs("FramePackVAEDecode")["vae"]
+    fitted = graph.add("FramePackResolution", image=[node_of(short, "LoadImage"), 0], base=64, fit="crop")
+    sampler["start_latent"] = graph.add("FramePackVideoEncode", images=fitted, vae=vae, extend="forwards")
+    sampler["sampler"] = graph.add("FramePackSampler", solver="unipc")
+    sampler["sigmas"] = graph.add("FramePackSigmas", steps=2, width=64, height=64, num_lat_frames=9)
+    sampler["model"] = graph.add("FramePackStepCache", model=sampler["model"], threshold=0.1)
+    sampler["anchors"] = graph.add("FramePackKeyframe", name="key", latent=sampler["start_latent"])
+    planner["endpoints"] = graph.add("FramePackEndpoint", seconds=2.4, prompt="", keyframe="key")
+    planner["seconds"] = 4.8
+    samples = [node_of(short, "SectionSampler"), 0]
+    inputs("SaveVideo")["video"] = graph.add("FramePackVideo", samples=samples, vae=vae, fps=30.0)
+    for kind in ("FramePackVAEDecode", "CreateVideo"):
+        del graph.workflow[node_of(graph.workflow, kind)]
+    return graph
+
+
+def refused(host: Host, graph: Graph) -> str:
+    with pytest.raises(QueueError) as caught:
+        graph.queue(host)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), UNKNOWN_OPTIONS + BEYOND)
+def test_a_value_that_the_schema_does_not_allow_is_refused_before_anything_runs(
+    alive: Host, every: Graph, kind: str, name: str, value: Any
+):
+    every.workflow[node_of(every.workflow, kind)]["inputs"][name] = {"__value__": value}
+    words = refused(alive, every)
+    assert f"{kind} ({node_of(every.workflow, kind)})" in words
+    assert name in words
+    assert str(value)[:SHORTENED] in words.replace("'", "") or value == ["a"]
+    assert "Traceback" not in words
+
+
+def primitive(graph: Graph, value: Any) -> list[Any]:
+    """A link to a value, of which no validation can tell."""
+    if isinstance(value, float):
+        return graph.add("PrimitiveFloat", value=value)
+    return graph.add("PrimitiveInt" if isinstance(value, int) else "PrimitiveString", value=value)
+
+
+LINKED = [
+    ("SectionSampler", "cfg", math.nan),
+    ("SectionSampler", "steps", 0),
+    ("SectionSampler", "steps", 10**18),
+    ("EndpointPlanner", "width", 17),
+    ("EndpointPlanner", "width", 0),
+    ("EndpointPlanner", "fps", -1.0),
+    ("EndpointPlanner", "gap", "far"),
+    ("PackHistory", "schedule", "f1k0"),
+    ("FramePackKeyframe", "name", "start"),
+    ("FramePackStepCache", "threshold", math.nan),
+    ("FramePackVideo", "fps", math.nan),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), LINKED)
+def test_a_linked_value_that_the_schema_does_not_allow_is_refused_when_its_node_runs(
+    alive: Host, every: Graph, kind: str, name: str, value: Any
+):
+    every.workflow[node_of(every.workflow, kind)]["inputs"][name] = primitive(every, value)
+    words = refused(alive, every)
+    assert words.startswith(f"{kind} (")
+    assert str(value) in words
+
+
+@pytest.mark.parametrize("value", ["a latent", 17, {}, {"samples": 1}, True])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("FramePackVideo", "samples"), ("SectionSampler", "start_latent"), ("SectionSampler", "model")],
+)
+def test_a_value_in_place_of_a_link_is_refused(alive: Host, every: Graph, kind: str, name: str, value: Any):
+    every.workflow[node_of(every.workflow, kind)]["inputs"][name] = value
+    words = refused(alive, every)
+    assert words.startswith(f"{kind} (")
+    assert name in words
+
+
+PLANS = [17, {}, "", "[]", '{"sections": []}', "null"]
+EMPTY = {"schedule": "f1k1_x_g9_f1k1", "num_lat_frames": 1, "height": 64, "width": 64, "sections": []}
+EMPTY["anchors"] = [{"slot": "start", "frame": 0}]
+
+
+@pytest.mark.parametrize("plan", [*PLANS, json.dumps(EMPTY)])
+def test_what_is_no_plan_or_has_no_sections_is_refused(alive: Host, every: Graph, plan: Any):
+    every.workflow[node_of(every.workflow, "SectionSampler")]["inputs"]["plan"] = plan
+    assert "plan" in refused(alive, every)
+
+
+def test_a_linked_name_of_a_key_frame_is_taken(alive: Host, every: Graph):
+    every.workflow[node_of(every.workflow, "FramePackKeyframe")]["inputs"]["name"] = primitive(every, "key")
+    every.queue(alive)
+
+
+def test_an_input_that_a_node_does_not_have_is_refused_by_name(alive: Host, every: Graph):
+    every.workflow[node_of(every.workflow, "FramePackSampler")]["inputs"]["solvers"] = primitive(every, "unipc")
+    assert "'solvers' is not an input of this node" in refused(alive, every)
+
+
+def test_a_fault_is_reported_once_for_each_input_that_could_have_it(alive: Host, every: Graph):
+    every.workflow[node_of(every.workflow, "FramePackSampler")]["inputs"]["solver"] = "dpm"
+    words = refused(alive, every)
+    assert words.count("solver must be one of: unipc, euler; got 'dpm'. Try unipc.") == 1
+
+
+def test_every_number_has_bounds_and_every_option_a_list(host: Host):
+    ours = {kind: info for kind, info in host.get("/object_info").items() if info["category"].startswith("FramePack")}
+    assert len(ours) > 15
+    for kind, info in ours.items():
+        for name, (io_type, options, *_) in (
+            info["input"].get("required", {}) | info["input"].get("optional", {})
+        ).items():
+            assert io_type not in ("INT", "FLOAT") or {"min", "max"} <= options.keys(), f"{kind}.{name}"
+            assert io_type != "COMBO" or isinstance(options["options"], list), f"{kind}.{name}"
