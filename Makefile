@@ -1,61 +1,47 @@
 # make demo: a video from the shipped workflow on a real ComfyUI. make test: every test that is not slow.
+# Without make: python -m tools.demo, python -m tools.test.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-# One thread for each worker. A worker keeps the files that it begins, and with them their host.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=25
+BIN := .venv/bin
 
-.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean
+.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean host-env test-env
 
-demo: $(VENV)/.host
+demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
 
-test: $(VENV)/.test lint
-	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+test: test-env
+	@$(BIN)/python -m tools.test $(ARGS)
 
-test-slow: $(VENV)/.test
-	$(PYTEST) -m slow $(ARGS)
+test-slow: test-env
+	@$(BIN)/python -m tools.test -m slow $(ARGS)
 
-test-hosts: $(VENV)/.test
-	$(BIN)/python -m tools.hosts $(HOSTS) $(ARGS)
+# The host and browser tests against other ComfyUI checkouts: make test-hosts HOSTS="dir ...".
+test-hosts: test-env
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.hosts $(HOSTS) $(ARGS)
 
-bench: $(VENV)/.test
+lint: test-env
+	@$(BIN)/python -m tools.test --lint
+
+bench: test-env
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
 
-bench-gpu: $(VENV)/.test
+bench-gpu: test-env
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-lint: $(VENV)/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-
-evaluate: $(VENV)/.host
+evaluate: host-env
 	$(BIN)/python -m framepack.shapes.evaluate $(ARGS)
 
-evaluate-schedules: $(VENV)/.host
+evaluate-schedules: host-env
 	$(BIN)/python -m framepack.shapes.evaluate_schedules $(ARGS)
 
-evaluate-endpoints: $(VENV)/.host
+evaluate-endpoints: host-env
 	$(BIN)/python -m framepack.shapes.evaluate_endpoints $(ARGS)
 
-workflows: $(VENV)/.host
+workflows: host-env
 	$(BIN)/python -m tools.shipped
 
-# torch alone by version first: every other package then takes the build that is there.
-$(VENV)/.host: tools/requirements-host.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
-	@echo "Installing into $(VENV) (some minutes, once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) torch==2.13.0
-	@$(PIP) --no-deps torchvision==0.28.0
-	@$(PIP) -r $<
-	@touch $@
-
-$(VENV)/.test: tools/requirements-test.txt $(VENV)/.host
-	@echo "Installing what the tests need ..."
-	@$(PIP) -r $<
-	@touch $@
+# The virtual environment in .venv, made once and again where the requirements change.
+host-env test-env: %-env:
+	@$(PYTHON) -m tools.environment $* > /dev/null
 
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf .venv .cache

@@ -64,7 +64,7 @@ def main() -> None:
     ]
     text = "\n".join([*head, "| case | ours | diffusers | ratio |", "|---|---|---|---|", *rows]) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "activations.md").write_text(text)
+    (RESULTS / "activations.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

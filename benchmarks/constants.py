@@ -120,7 +120,7 @@ def main() -> None:
     head = f"# Constants\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows(args.rounds)) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "constants.md").write_text(text)
+    (RESULTS / "constants.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

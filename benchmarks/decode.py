@@ -125,7 +125,7 @@ def main() -> None:
     head = f"# Decoding\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "decode.md").write_text(text)
+    (RESULTS / "decode.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

@@ -58,7 +58,7 @@ def main() -> None:
     columns = "| case | ours / floor | ours / diffusers | diffusers / floor | error against diffusers | s |"
     text = "\n".join([*head, columns, "|---|---|---|---|---|---|", *rows]) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / ("forward_full.md" if args.full else "forward.md")).write_text(text)
+    (RESULTS / ("forward_full.md" if args.full else "forward.md")).write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

@@ -141,7 +141,7 @@ def main() -> None:
     ]
     text = "\n".join([*head, *rows]) + "\n"
     if not args.small:
-        (RESULTS / "gpu.md").write_text(text)
+        (RESULTS / "gpu.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

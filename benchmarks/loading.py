@@ -51,7 +51,7 @@ def checkpoint(path: Path) -> HunyuanDiT:
 
 def anonymous(host: Host) -> int:
     """Bytes that the host's process holds in memory of its own, mapped files not counted."""
-    status = Path(f"/proc/{host.process.pid}/status").read_text()
+    status = Path(f"/proc/{host.process.pid}/status").read_text("utf-8")
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
 
 
@@ -84,7 +84,7 @@ def loaded(base: Path, dtype: str) -> tuple[float, float]:
     """What stays after loading in a fresh host, and the most meanwhile, over the file's size."""
     size = (base / "models" / "diffusion_models" / NAME).stat().st_size
     with running(base) as host:
-        model = {"class_type": "FramePackLoadModel", "inputs": {"weight_dtype": dtype}}
+        model = {"class_type": "LoadFramePackModel", "inputs": {"weight_dtype": dtype}}
         show = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
         small = "framepack_shapes_dit.safetensors"  # first, so that what the first load imports does not count
         run(host.url, {"1": {**model, "inputs": {**model["inputs"], "model_name": small}}, "2": show})
@@ -128,7 +128,7 @@ def main() -> None:
         "| deviation of its values | fp8_e4m3fn | fp8_e4m3fn_scaled |\n|---|---|---|\n" + "\n".join(lost) + "\n"
     )
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "loading.md").write_text(text)
+    (RESULTS / "loading.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tools.client import edited, run
 from tools.demo import WORKFLOW
-from tools.host import running
+from tools.host import link_folder, running
 
 from .timing import RESULTS, circumstances
 
@@ -32,11 +32,11 @@ def measure(seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         base, found = Path(name) / "host", Path(name) / "share.json"
         (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / PROBE.name).symlink_to(PROBE, target_is_directory=True)
+        link_folder(base / "custom_nodes" / PROBE.name, PROBE)
         with running(base, environment={"FRAMEPACK_SHARE": str(found)}) as host:
-            run(host.url, edited(json.loads(WORKFLOW.read_text()), {("EndpointPlanner", "seconds"): seconds}))
+            run(host.url, edited(json.loads(WORKFLOW.read_text("utf-8")), {("EndpointPlanner", "seconds"): seconds}))
             host.stop()  # it has written by then
-        return json.loads(found.read_text())
+        return json.loads(found.read_text("utf-8"))
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
         rows.append(f"| {said} | {'0.03' if part == 'pack' else '-'} | {spread} |")
     text = head + "| share of the run | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "run_share.md").write_text(text)
+    (RESULTS / "run_share.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

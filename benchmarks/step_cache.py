@@ -274,7 +274,7 @@ def main() -> None:
     lines += ["| over a step of 20 + 40 blocks, 3072 wide, bf16 | measured |", "|---|---|", *skipped_cost(5)]
     text = "\n".join(lines) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "step_cache.md").write_text(text)
+    (RESULTS / "step_cache.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     head += f"{circumstances()}. {args.size}x{args.size}, {FPS} fps.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "video_memory.md").write_text(text)
+    (RESULTS / "video_memory.md").write_text(text, "utf-8")
     sys.stdout.write(text)
 
 

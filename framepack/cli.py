@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .commands.measure_drift import add_drift
 from .errors import FramePackError
 from .pictures import diagrams as pictures
 from .planning.orders import GAP_RULES
@@ -62,7 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--back", action="store_true", help="give the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
-    add_drift(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

@@ -5,23 +5,22 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
-from .aliases import free_aliases
 from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode, FramePackVideo
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames
 from .images import FramePackResolution, FramePackVideoEncode
-from .loader import FramePackLoadModel, LoadFramePackTextEncoder
+from .loader import LoadFramePackModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
 from .planner import EndpointPlanner
 from .sampler import SectionSampler
-from .sampling import FramePackSigmas, FramePackSolver
+from .sampling import FramePackSampler, FramePackSigmas
 from .sections import FramePackGather, FramePackSections
 from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
-    FramePackLoadModel,
+    LoadFramePackModel,
     LoadFramePackTextEncoder,
     PackHistory,
     EndpointPlanner,
@@ -32,7 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackVAEDecode,
     FramePackVideo,
     FramePackSigmas,
-    FramePackSolver,
+    FramePackSampler,
     FramePackLoraLoader,
     FramePackStepCache,
     FramePackEndpoint,
@@ -46,8 +45,8 @@ class FramePackExtension(ComfyExtension):
     """What the host loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack, and those under older ids that no other pack has taken; inputs are checked."""
-        return [checked(node) for node in (*NODES, *free_aliases())]
+        """Every node of the pack, its inputs checked."""
+        return [checked(node) for node in NODES]
 
 
 async def comfy_entrypoint() -> FramePackExtension:

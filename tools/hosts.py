@@ -22,6 +22,7 @@ from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
+from .environment import python_of
 from .host import REPO, HostError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def requirements(text: str) -> list[str]:
 def version_of(checkout: Path) -> str:
     """A checkout's version. Raises HostError for a folder that is no ComfyUI."""
     file = checkout / "comfyui_version.py"
-    found = re.search(r'__version__ = "([^"]+)"', file.read_text()) if file.is_file() else None
+    found = re.search(r'__version__ = "([^"]+)"', file.read_text("utf-8")) if file.is_file() else None
     if found is None or not (checkout / "main.py").is_file():
         raise HostError(f"{checkout} is no ComfyUI checkout; name a folder with main.py and comfyui_version.py.")
     return found[1]
@@ -61,9 +62,9 @@ def version_of(checkout: Path) -> str:
 
 def make_environment(checkout: Path) -> None:
     """Make a checkout's virtual environment, unless it is there and up to date. Raises CalledProcessError."""
-    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text())]
-    mark, python = checkout / ".venv" / "framepack-requirements.txt", checkout / ".venv" / "bin" / "python"
-    if mark.is_file() and mark.read_text().splitlines() == wanted:
+    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text("utf-8"))]
+    mark, python = checkout / ".venv" / "framepack-requirements.txt", python_of(checkout / ".venv")
+    if mark.is_file() and mark.read_text("utf-8").splitlines() == wanted:
         return
     log.info("Installing what %s needs into %s (some minutes, once) ...", checkout, python.parent.parent)
     subprocess.run([sys.executable, "-m", "venv", checkout / ".venv"], check=True)
@@ -72,7 +73,7 @@ def make_environment(checkout: Path) -> None:
     subprocess.run([*pip, "--no-deps", *BESIDE], check=True)
     subprocess.run([*pip, TORCH, *wanted[1 + len(BESIDE) :]], check=True)
     _drop_cuda_libraries(python)
-    mark.write_text("\n".join(wanted))
+    mark.write_text("\n".join(wanted), "utf-8")
 
 
 def _drop_cuda_libraries(python: Path) -> None:
@@ -85,11 +86,11 @@ def _drop_cuda_libraries(python: Path) -> None:
 
 def test(checkout: Path, tests: Sequence[str]) -> Outcome:
     """Run tests of this pack against a checkout."""
-    front_end = re.search(r"comfyui-frontend-package==(\S+)", (checkout / "requirements.txt").read_text())
+    front_end = re.search(r"comfyui-frontend-package==(\S+)", (checkout / "requirements.txt").read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not gpu", f"--junitxml={report}", *tests]
-        own = {"COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": str(checkout / ".venv" / "bin" / "python")}
+        own = {"COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": str(python_of(checkout / ".venv"))}
         subprocess.run(command, cwd=REPO, env=os.environ | own)
         counts, faults = read_report(report)
     version = version_of(checkout)
@@ -127,11 +128,11 @@ def _cell(counts: Counter[str]) -> str:
 
 def write(page: Path, text: str) -> None:
     """Put a table between a page's two marks. Raises ValueError for a page without them."""
-    before, _, rest = page.read_text().partition(BEGIN)
+    before, _, rest = page.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     if END not in rest:
         raise ValueError(f"{page} has no lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", "utf-8")
 
 
 def main() -> int:

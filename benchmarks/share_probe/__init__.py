@@ -140,7 +140,7 @@ def _measured(execute: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return CLOCK.timed(execute, "host")(*args, **kwargs)
         finally:
-            Path(os.environ["FRAMEPACK_SHARE"]).write_text(json.dumps(CLOCK.seconds))
+            Path(os.environ["FRAMEPACK_SHARE"]).write_text(json.dumps(CLOCK.seconds), "utf-8")
 
     return run
 

@@ -89,7 +89,7 @@ def _shards(path: Path) -> tuple[Path, ...]:
     if not indexes:
         raise CheckpointError(f"{path.name} is a folder without an index (*{INDEX}); name the safetensors file itself.")
     try:
-        names = set(json.loads(indexes[0].read_text())["weight_map"].values())
+        names = set(json.loads(indexes[0].read_text("utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, OSError) as fault:
         raise CheckpointError(f"{indexes[0].name} is no index of shards ({fault!r}); fetch it again.") from fault
     if strange := [name for name in names if Path(name).name != name]:

@@ -45,7 +45,7 @@ def write(
                 file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
-        part.rename(path)
+        part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -55,7 +55,7 @@ def write_shards(vae: WanVAE, folder: Path, seeds: range, num_lat_frames: int, s
             continue
         latents = torch.stack([encode_scene(vae, scene_of(seed), num_lat_frames).contiguous() for seed in some])
         save_file({"latents": latents, "seeds": torch.tensor(some)}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").rename(path)
+        path.with_suffix(".tmp").replace(path)
         log.info("%s", path.name)
 
 

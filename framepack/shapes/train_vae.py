@@ -160,7 +160,7 @@ def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
             state.with_suffix(".tmp").replace(state)
     note = {"seed": seed, "stages": [asdict(s) for s in STAGES]}
     save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, out, metadata={"training": json.dumps(note)})
-    out.with_suffix(".json").write_text(json.dumps({**note, "curve": curve}))
+    out.with_suffix(".json").write_text(json.dumps({**note, "curve": curve}), "utf-8")
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def _build(package: str) -> str:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return ""
-    text = (Path(spec.origin).parent / "version.py").read_text()
+    text = (Path(spec.origin).parent / "version.py").read_text("utf-8")
     named = re.search(r"__version__ = '[^'+]*\+(\w+)'", text)
     return named.group(1) if named else ""
 

@@ -1,1 +1,0 @@
-"""Measures of finished videos, without downloaded weights, and the start-end contrast that shows drift."""
