@@ -1,11 +1,12 @@
-"""What every backbone shares: packed tokens and their phases, and the host's hooks around blocks.
+"""What every backbone shares: packed tokens with their phases, and how its blocks are called.
 
-Dims: b batch, c channels, t h w latent grid, l tokens, d width. Picture tokens stand in the order history, section.
+Dims: b batch, c channels, t h w latent grid, l tokens, d width, n heads, e head dim. Picture tokens stand in the order
+history, section.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,14 +15,13 @@ from torch import Tensor, nn
 
 from ..errors import LatentSizeError
 from ..nn.attention import Attention
-from ..nn.rope import Phases, Rope, join
+from ..nn.rope import Phases, Rope
+from ..nn.rows import takes_runs
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of
 from ..packing.history import ContextGroup
 from ..units import BASE, Kernel
 from .memo import NOTHING_KEPT, Constants
-
-Run = Callable[[dict[str, Any]], dict[str, Any]]  # a block as the host's patches see it
-EVERY = slice(None)
+from .running import Run
 
 
 class PackedSpec(Protocol):
@@ -56,6 +56,10 @@ class PackedDiT(nn.Module):
         """The base patchify projection, a convolution through k1."""
         raise NotImplementedError
 
+    def takes_runs(self, block: nn.Module) -> bool:
+        """May a block's layers be called on runs of rows? A host whose layers move weights in each call says no."""
+        return takes_runs(block)
+
     def pack(
         self,
         x: Tensor,
@@ -70,7 +74,10 @@ class PackedDiT(nn.Module):
         num_lat_frames = x.shape[2]
         positions = range(num_lat_frames) if positions is None else positions
         if len(positions) != num_lat_frames:
-            raise LatentSizeError(f"{len(positions)} positions came for a section of {num_lat_frames} latent frames")
+            raise LatentSizeError(
+                f"A section needs one position per latent frame; got {len(positions)} positions for "
+                f"{num_lat_frames} latent frames."
+            )
         x = pad_to(x, (BASE.t, BASE.h, BASE.w))
         section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
         shape = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
@@ -78,14 +85,14 @@ class PackedDiT(nn.Module):
             "history", shape, [g.latents for g in history], lambda: list(map(self.clean_x_embedder.tokens, history)), 2
         )
         place = (tuple(positions), x.shape[3:], shape, x.device)
-        phases = constants.keep("phases", place, (), lambda: self.phases(x, positions, history))
+        phases = constants.keep("phases", place, (), lambda: self.phases(x, positions, history).to(x.device))
         return torch.cat([*before, section], 1), phases
 
     def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
         """Phases of the tokens that `pack` makes of a history and a section ``b c t h w``, padded to whole tokens."""
         height, width = x.shape[3] // BASE.h, x.shape[4] // BASE.w
-        here = self.spec.rope.grid(torch.tensor(positions, device=x.device), height, width)
-        return join([*(phases_of(self.spec.rope, group) for group in history), here])
+        here = self.spec.rope.grid(torch.tensor(positions), height, width)
+        return torch.cat([*(phases_of(self.spec.rope, group) for group in history), here], 1)
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile every block in place, for any number of tokens; options are those of torch.compile."""
@@ -93,22 +100,9 @@ class PackedDiT(nn.Module):
             for block in getattr(self, name):
                 block.compile(dynamic=True, **options)
 
-    def attend(self, mask: Tensor | None, options: Mapping[str, Any]) -> Callable[..., Tensor]:
-        """Attention over q, k, v ``b n l e``, with a key mask and the host's options."""
-        return partial(self.attention, mask=mask, transformer_options=options)
-
-
-def replaced(options: Mapping[str, Any], kind: str, index: int, run: Run) -> Run:
-    """A block's run, or what the host's patches put in its place."""
-    replacement = options.get("patches_replace", {}).get("dit", {}).get((kind, index))
-    if replacement is None:
-        return run
-    return lambda args: replacement(args, {"original_block": run, "transformer_options": options})
-
-
-def read_of(options: Mapping[str, Any], kind: str, index: int, section: slice) -> slice:
-    """The tokens that the last block makes: the section's, but every token where a patch of the host stands for it."""
-    return EVERY if (kind, index) in options.get("patches_replace", {}).get("dit", {}) else section
+    def run(self, options: Mapping[str, Any], mask: Tensor | None = None, phases: Phases | None = None) -> Run:
+        """What blocks are given: this model's attention with a key mask and the host's options, and phases."""
+        return Run(partial(self.attention, mask=mask, transformer_options=options), phases)
 
 
 def section_grid(x: Tensor) -> tuple[int, int, int]:

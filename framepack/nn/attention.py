@@ -1,7 +1,6 @@
 """Attention back ends by name. Each takes q, k, v ``b n l e`` and gives ``b l n*e``.
 
-The host passes its own in; outside it `sdpa` is the default. Optional packages are looked for when asked for, and
-a missing one is said at once, with the way to get it.
+The host passes its own; elsewhere `sdpa` is the default. An optional package is imported when it is requested.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FramePackError, MissingPackageError
-from . import onednn
-from .fused import alone
 
 log = logging.getLogger(__name__)
 
@@ -25,23 +22,18 @@ Attention = Callable[..., Tensor]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:
-    """PyTorch's scaled dot-product attention, or oneDNN's products where they are faster.
-
-    `mask` is True where a key counts, ``b 1 1 l`` or wider.
-    """
-    if mask is None and alone() and onednn.attends(q, k):
-        return onednn.attention(q, k, v).flatten(2)
+    """PyTorch's scaled dot-product attention. `mask` is True where a key counts, ``b 1 1 l`` or wider."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 @cache
-def _say_once(name: str) -> None:
-    log.warning("%s attention takes no mask; batches of prompts of different length go through PyTorch's.", name)
+def _warn_once(name: str) -> None:
+    log.warning("%s attention takes no mask; prompts of different length in one batch use PyTorch's attention.", name)
 
 
 def _masked(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, **options: Any) -> Tensor:
     """Attention with a mask for a kernel that takes none."""
-    _say_once(name)
+    _warn_once(name)
     return sdpa(q, k, v, mask, **options)
 
 
@@ -72,9 +64,9 @@ NAMES = tuple(_MAKERS)
 
 
 def attention_named(name: str) -> Attention:
-    """The back end of a name. Raises FramePackError for no such name, MissingPackageError where it is not there."""
+    """The back end of a name. Raises FramePackError for an unknown name, MissingPackageError for a missing package."""
     if name not in _MAKERS:
-        raise FramePackError(f"attention {name!r} came; expected one of {', '.join(NAMES)}")
+        raise FramePackError(f"Attention must be one of {', '.join(NAMES)}; got {name!r}.")
     return _MAKERS[name]()
 
 
@@ -82,6 +74,4 @@ def _optional(package: str, function: str, remedy: str) -> Callable[..., Tensor]
     try:
         return getattr(import_module(package), function)
     except ImportError as fault:
-        raise MissingPackageError(
-            f"attention through {package} was asked for, which is not installed: {remedy}"
-        ) from fault
+        raise MissingPackageError(f"{package} is not installed. Install it, or choose sdpa: {remedy}") from fault

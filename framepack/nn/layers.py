@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import alone, linear, linear_gelu
-
 NORM_EPS = 1e-6
 
 Activation = Callable[[Tensor], Tensor]
@@ -48,7 +46,7 @@ class Factory:
         return self.operations.RMSNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
 
     def parameter(self, *shape: int) -> nn.Parameter:
-        """A tensor of a module's own. Offloading passes it by, so it is cast and moved where it is used."""
+        """A tensor that a module itself holds. Offloading skips it; the module moves and casts it in its forward."""
         return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
 
 
@@ -60,16 +58,19 @@ def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], -1)
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    return F.gelu(x, approximate="tanh")
+
+
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm of x ``b l d``, then ``* (1 + scale) + shift``, each ``b d``; one kernel at batch 1."""
-    if x.shape[0] == 1 and alone():
-        return F.layer_norm(x, x.shape[-1:], (1 + scale[0]).to(x.dtype), shift[0].to(x.dtype), NORM_EPS)
-    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale[:, None]) + shift[:, None]
+    """``layer_norm(x) * (1 + scale) + shift``; x ``b l d``, shift and scale ``b d``."""
+    return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale[:, None])
 
 
 def gated_sum(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """``x + gate * y`` in one pass; x and y ``b l d``, gate ``b d``. Alone it is written over y, the caller's own."""
-    return torch.addcmul(x, gate[:, None], y, out=y if alone() and y.dtype == x.dtype else None)
+    """``x + gate * y``; x and y ``b l d``, gate ``b d``."""
+    return torch.addcmul(x, gate[:, None], y)
 
 
 class Embedder(nn.Module):
@@ -108,11 +109,10 @@ class _Projected(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2). The activation is GELU in its
-    tanh form where none is given."""
+    """Linear, activation, linear, under the names of checkpoints (net.0.proj, net.2)."""
 
     def __init__(
-        self, make: Factory, width: int, inner: int, outer: int | None = None, activation: Activation | None = None
+        self, make: Factory, width: int, inner: int, outer: int | None = None, *, activation: Activation = gelu_tanh
     ):
         super().__init__()
         self.activation = activation
@@ -120,6 +120,4 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``b l width`` -> ``b l outer``."""
-        proj = self.net[0].proj
-        inner = linear_gelu(proj, x) if self.activation is None else self.activation(linear(proj, x))
-        return linear(self.net[2], inner)
+        return self.net[2](self.activation(self.net[0].proj(x)))

@@ -1,8 +1,8 @@
 """Rotary position phases at any set of positions, average-pooled to a kernel (paper section 3.1).
 
-Dims: l tokens, n heads, e head dim. Phases are a pair (cosine, sine), each ``l e/2``; pairs are interleaved.
-Each axis turns its own share of the pairs by its own coordinate, so the mean over a kernel's cell is the mean along
-each axis, and three short tables make the whole grid.
+Dims: b batch, l tokens, n heads, e head dim; t h w grid of tokens. Each axis turns its own share of the interleaved
+pairs by its own coordinate. So the mean over a kernel's cell is the mean along each axis, and three short tables make
+the whole grid. Tables are made on the CPU in float64, which some devices lack.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Phases = tuple[Tensor, Tensor]
+Phases = Tensor
+"""``1 l 2 e``: the cosine of each channel's pair, and the signed sine that its partner in the pair is multiplied by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,71 +24,38 @@ class Rope:
     theta: float = 256.0
 
     def grid(self, positions: Tensor, height: int, width: int, cell: tuple[int, int, int] = (1, 1, 1)) -> Phases:
-        """Phases of ``t h w`` tokens, flattened.
+        """Phases of ``t h w`` tokens, flattened, in float32 on the CPU.
 
         `positions` are latent frame indices ``t``; height and width count k1 tokens; `cell` says how many of
         each are pooled into one token, the last repeated where they do not divide.
         """
-        places = [positions.double(), *(torch.arange(n, device=positions.device).double() for n in (height, width))]
+        places = [positions, torch.arange(height), torch.arange(width)]
         axes = [self._axis(p, dim, k) for p, dim, k in zip(places, self.axes, cell, strict=True)]
-        t, h, w = (cos.shape[0] for cos, _ in axes)
+        t, h, w = (len(axis) for axis in axes)
         shapes = ((t, 1, 1), (1, h, 1), (1, 1, w))
-        cos, sin = (
-            torch.cat([a[i].view(*s, -1).expand(t, h, w, -1) for a, s in zip(axes, shapes, strict=True)], -1)
-            for i in (0, 1)
-        )
-        return cos.flatten(0, 2), sin.flatten(0, 2)
+        whole = [a.view(*s, 2, -1).expand(t, h, w, 2, -1) for a, s in zip(axes, shapes, strict=True)]
+        return torch.cat(whole, -1).view(1, t * h * w, 2, -1)
 
-    def _axis(self, positions: Tensor, dim: int, cell: int) -> Phases:
-        frequency = self.theta ** -(torch.arange(0, dim, 2, device=positions.device).double() / dim)
+    def _axis(self, positions: Tensor, dim: int, cell: int) -> Tensor:
+        """An axis' part of the phases, ``positions/cell 2 dim``."""
+        positions = positions.double()
+        frequency = self.theta ** -(torch.arange(0, dim, 2).double() / dim)
         short = -len(positions) % cell
         padded = torch.cat([positions, positions[-1:].expand(short)])
         phase = (padded[:, None] * frequency).view(-1, cell, dim // 2)
-        return phase.cos().mean(1).float(), phase.sin().mean(1).float()
+        cos, sin = phase.cos().mean(1), phase.sin().mean(1)
+        return torch.stack([torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)], 1).flatten(2).float()
 
 
-def join(phases: list[Phases]) -> Phases:
-    """Phases of token groups one after another."""
-    cos, sin = zip(*phases, strict=True)
-    return torch.cat(cos), torch.cat(sin)
-
-
-def part(phases: Phases, tokens: slice) -> Phases:
-    """Phases of some of the tokens."""
-    cos, sin = phases
-    return cos[tokens], sin[tokens]
+def unturned(num_tokens: int, like: Phases) -> Phases:
+    """Phases ``1 l 2 e`` of tokens that keep their values, such as words."""
+    out = like.new_zeros(1, num_tokens, *like.shape[2:])
+    out[:, :, 0] = 1
+    return out
 
 
 def rotate(x: Tensor, phases: Phases) -> Tensor:
-    """Turn the interleaved pairs of the first tokens of x ``b l n e``, as many as there are phases, in float32.
-
-    Returns x's dtype. Without autograd a float32 x is turned in place, so it must be the caller's own.
-    """
-    cos, sin = (p[:, None, :].to(x.device) for p in phases)
-    num = cos.shape[0]
-    if torch.compiler.is_compiling():  # which fuses the plain form and knows no complex numbers
-        turned = _turned(x[:, :num], cos, sin)
-    else:
-        turned = _turned_as_complex(x[:, :num], cos, sin)
-    return turned if num == x.shape[1] else _joined(x, turned)
-
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The plain form."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).to(x.dtype)
-
-
-def _turned_as_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """A pair is a complex number, and turning it one product: a single pass where the plain form makes five."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    own = x.dtype == torch.float32 and not torch.is_grad_enabled()
-    turned = torch.mul(pairs, torch.complex(cos, sin), out=pairs if own else None)
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
-
-
-def _joined(x: Tensor, turned: Tensor) -> Tensor:
-    """The turned first tokens of x and its other ones; in place they are together already."""
-    if not torch.compiler.is_compiling() and turned.data_ptr() == x.data_ptr():
-        return x
-    return torch.cat([turned, x[:, turned.shape[1] :]], 1)
+    """Turn the interleaved pairs of x ``b l n e`` by the phases ``1 l 2 e`` in float32; returns x's dtype."""
+    cos, sin = phases.unsqueeze(3).unbind(2)  # 1 l 1 e
+    partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * cos, partner, sin).to(x.dtype)

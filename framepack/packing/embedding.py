@@ -61,9 +61,9 @@ class PackedEmbedding(nn.Module):
 
 
 def phases_of(rope: Rope, group: ContextGroup) -> Phases:
-    """The group's phases, pooled just as its latents are."""
+    """The group's phases on the CPU, pooled as its latents are."""
     height, width = (ceil(n / BASE.h) for n in group.latents.shape[3:])
-    positions = torch.tensor(group.positions, device=group.latents.device)
+    positions = torch.tensor(group.positions)
     t, h, w = group.kernel.t, group.kernel.h // BASE.h, group.kernel.w // BASE.w
     if group.tail == "tc":
         t = len(positions)

@@ -49,8 +49,8 @@ def test_every_schedule_runs_on_exactly_the_tokens_that_its_plan_states(small: S
     for section in make_plan(parse(name), num_lat_frames=40).sections[-2:]:
         x, history = filled(section, 6, 10)
         whole = torch.randn(1, small.spec.in_channels, *x.shape[2:])
-        tokens, (cos, sin) = model.pack(whole, section.positions, widened(history, small))
-        assert tokens.shape[1] == len(cos) == len(sin)
+        tokens, phases = model.pack(whole, section.positions, widened(history, small))
+        assert tokens.shape[1] == phases.shape[1]
         assert tokens.shape[1] == section.num_context_tokens(6, 10) + section.num_lat_frames * 3 * 5
         out = small.run(model, x, section.positions, history)
         assert out.shape == x.shape
@@ -73,7 +73,7 @@ def test_any_length_and_size_gives_the_tokens_of_the_plan(small: Small, name, nu
     x = torch.randn(1, small.spec.in_channels, *x.shape[2:])
     tokens, phases = MODELS[small.name].pack(x, section.positions, widened(history, small))
     expected = section.num_context_tokens(2 * height, 2 * width) + section.num_lat_frames * height * width
-    assert tokens.shape[1] == len(phases[0]) == expected
+    assert tokens.shape[1] == phases.shape[1] == expected
 
 
 @each
@@ -95,7 +95,7 @@ def test_the_history_is_seen_and_without_it_the_model_is_the_plain_one(small: Sm
     plain = small.run(model, x)
     assert torch.equal(plain, small.run(model, x, range(section.num_lat_frames), ()))
     assert not torch.allclose(plain, small.run(model, x, section.positions, history), atol=1e-3)
-    with pytest.raises(LatentSizeError, match="8 positions came for a section of 3"):
+    with pytest.raises(LatentSizeError, match="8 .* 3 "):
         small.run(model, x, range(8))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from framepack.errors import CheckpointError
 from framepack.nn.layers import Factory
-from framepack.nn.rope import Rope
+from framepack.nn.rope import Rope, rotate
 from framepack.packing.embedding import PackedEmbedding, phases_of
 from framepack.packing.history import ContextGroup
 from framepack.packing.kernels import interpolated, route
@@ -41,9 +41,8 @@ EMBEDDING = embedding()
 def test_tokens_and_phases_are_as_many_as_the_plan_counts(kernel, num, height, width, tail):
     latents = torch.randn(1, 2, num, 2 * height, 2 * width)
     group = ContextGroup(kernel=kernel, latents=latents, positions=tuple(range(num)), tail=tail)
-    cos, sin = phases_of(ROPE, group)
     assert EMBEDDING.tokens(group).shape == (1, group.num_tokens, 6)
-    assert cos.shape == sin.shape == (group.num_tokens, 8)
+    assert phases_of(ROPE, group).shape == (1, group.num_tokens, 2, 16)
 
 
 @pytest.mark.parametrize("name", TABLE_1)
@@ -71,38 +70,30 @@ def test_on_a_constant_video_every_kernel_gives_the_bases_tokens(kernel: Kernel,
 def test_phases_of_k1_are_the_base_rope_at_any_positions(positions, height, width):
     """RoPE with random access (section 3.1): each phase follows from its own place alone."""
     latents = torch.zeros(1, 2, len(positions), 2 * height, 2 * width)
-    cos, sin = phases_of(ROPE, ContextGroup(kernel=BASE, latents=latents, positions=tuple(positions)))
+    phases = phases_of(ROPE, ContextGroup(kernel=BASE, latents=latents, positions=tuple(positions)))
     for i, place in enumerate(positions):
-        alone = ROPE.grid(torch.tensor([place]), height, width)
         rows = slice(i * height * width, (i + 1) * height * width)
-        assert torch.allclose(cos[rows], alone[0], atol=1e-5)
-        assert torch.allclose(sin[rows], alone[1], atol=1e-5)
+        assert torch.allclose(phases[:, rows], ROPE.grid(torch.tensor([place]), height, width), atol=1e-5)
 
 
 def test_phases_are_pooled_over_the_kernel_with_the_last_repeated():
     positions = (7, 8, 9)
     latents = torch.zeros(1, 2, 3, 6, 10)  # 3 x 5 tokens of k1
-    cos, _ = phases_of(ROPE, ContextGroup(kernel=K2, latents=latents, positions=positions))
-    full = ROPE.grid(torch.tensor([7, 8, 9, 9]), 3, 5)[0].view(4, 3, 5, 8)
+    phases = phases_of(ROPE, ContextGroup(kernel=K2, latents=latents, positions=positions))
+    full = ROPE.grid(torch.tensor([7, 8, 9, 9]), 3, 5).view(4, 3, 5, 32)
     full = torch.cat([full, full[:, -1:]], 1)
     full = torch.cat([full, full[:, :, -1:]], 2)
-    pooled = full.view(2, 2, 2, 2, 3, 2, 8).mean((1, 3, 5)).flatten(0, 2)
-    assert torch.allclose(cos, pooled, atol=1e-6)
+    pooled = full.view(2, 2, 2, 2, 3, 2, 32).mean((1, 3, 5)).view(1, -1, 2, 16)
+    assert torch.allclose(phases, pooled, atol=1e-6)
 
 
 def test_a_shift_of_all_positions_leaves_every_score():
-    q, k = torch.randn(1, 1, 8), torch.randn(1, 1, 8)
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
     rope = Rope(axes=(4, 2, 2))
 
     def score(at: int, to: int) -> float:
-        def turned(x, place):
-            cos, sin = rope.grid(torch.tensor([place]), 1, 1)
-            pairs = x.view(4, 2)
-            return torch.stack(
-                [pairs[:, 0] * cos[0] - pairs[:, 1] * sin[0], pairs[:, 1] * cos[0] + pairs[:, 0] * sin[0]], 1
-            )
-
-        return float((turned(q, at) * turned(k, to)).sum())
+        turned = [rotate(x, rope.grid(torch.tensor([place]), 1, 1)) for x, place in ((q, at), (k, to))]
+        return float((turned[0] * turned[1]).sum())
 
     assert score(3, 10) == pytest.approx(score(1003, 1010), abs=1e-4)
 

@@ -1,23 +1,23 @@
 """The blocks of HunyuanVideo's DiT, under the key names of diffusers.
 
-Dims: b batch, l tokens, d width, n heads, e head dim. `x` are picture tokens, `text` image and word tokens.
+Dims: b batch, l tokens, d width, n heads, e head dim. `img` are picture tokens, `txt` image and word tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.fused import Stream, by_rows, linear, linear_gelu, linear_of_two, side_by_side
-from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gated_sum, modulated_norm, sinusoid
-from ...nn.rope import Phases, part
-from ..packed import EVERY
+from ...nn.layers import Embedder, Factory, FeedForward, Modulation, gated_sum, gelu_tanh, modulated_norm, sinusoid
+from ...nn.rope import Phases, rotate
+from ..running import Run
 from .spec import HunyuanSpec
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
-Parts = Sequence[Sequence[Tensor]]  # of each of a block's modulations its shifts, scales and gates, each b d
+Parts = Sequence[Sequence[Tensor]]  # of each of a block's modulations: its shifts, scales and gates, each b d
+Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v, each b l n e
 
 
 class Conditioning(nn.Module):
@@ -55,33 +55,29 @@ class JointAttention(nn.Module):
             self.norm_added_q, self.norm_added_k = make.rms_norm(spec.head_dim), make.rms_norm(spec.head_dim)
             self.to_add_out = make.linear(d, d)
 
-    def picture(self, x: Tensor, phases: Phases | None, read: slice = EVERY) -> tuple[Stream, Stream, Stream]:
-        """What makes q, k, v of x ``b l d``, q of the tokens that are read; q and k normed, turned by the phases."""
-        norms = (self.norm_q, self.norm_k) if hasattr(self, "norm_q") else (None, None)
-        turned = phases and part(phases, read)
-        return (
-            Stream(x[:, read], self.to_q, norms[0], turned),
-            Stream(x, self.to_k, norms[1], phases),
-            Stream(x, self.to_v),
-        )
+    def forward(self, x: Tensor) -> Heads:
+        """q, k, v of x ``b l d``, neither normed nor turned."""
+        return self.split(self.to_q(x)), self.split(self.to_k(x)), self.split(self.to_v(x))
 
-    def words(self, text: Tensor) -> tuple[Stream, Stream, Stream]:
-        """What makes q, k, v of the text stream ``b l d``."""
-        return (
-            Stream(text, self.add_q_proj, self.norm_added_q),
-            Stream(text, self.add_k_proj, self.norm_added_k),
-            Stream(text, self.add_v_proj),
-        )
+    def turned(self, x: Tensor, phases: Phases) -> Heads:
+        """q, k, v of x ``b l d``; q and k normed and turned by the phases."""
+        q, k, v = self(x)
+        return rotate(self.norm_q(q), phases), rotate(self.norm_k(k), phases), v
 
-    def attended(self, attend: Attend, *streams: tuple[Stream, Stream, Stream]) -> Tensor:
-        """Attention over the q, k, v of one or two streams side by side -> ``b l d``."""
-        q, k, v = (side_by_side(self.heads, *parts).transpose(1, 2) for parts in zip(*streams, strict=True))
-        del streams  # and with them the tokens that they were made of
-        return attend(q, k, v)
+    def added(self, txt: Tensor) -> Heads:
+        """q, k, v of the text stream ``b l d``; q and k normed."""
+        q, k, v = (self.split(project(txt)) for project in (self.add_q_proj, self.add_k_proj, self.add_v_proj))
+        return self.norm_added_q(q), self.norm_added_k(k), v
+
+    def split(self, x: Tensor) -> Tensor:
+        """``b l d`` -> ``b l n e``."""
+        return x.unflatten(-1, (self.heads, -1))
 
 
 class DoubleBlock(nn.Module):
     """Picture and text each with weights of their own, attending jointly."""
+
+    two_streams = True
 
     def __init__(self, make: Factory, spec: HunyuanSpec):
         super().__init__()
@@ -96,29 +92,32 @@ class DoubleBlock(nn.Module):
         """The layers whose parts the forward takes."""
         return self.norm1, self.norm1_context
 
-    def forward(self, x: Tensor, text: Tensor, parts: Parts, phases: Phases, attend: Attend) -> tuple[Tensor, Tensor]:
-        """x ``b l d``, text ``b l' d``, parts of the modulations, each ``b d`` -> x and text."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = parts[0]
-        t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp = parts[1]
-        out = self.attn.attended(
-            attend,
-            self.attn.picture(modulated_norm(x, shift, scale), phases),
-            self.attn.words(modulated_norm(text, t_shift, t_scale)),
-        )
-        seen, said = out.split([x.shape[1], text.shape[1]], 1)
+    def forward(self, img: Tensor, txt: Tensor, vec: Parts, run: Run) -> tuple[Tensor, Tensor]:
+        """img ``b l d``, txt ``b l' d``, parts of the modulations -> img and txt."""
+        (shift, scale, *img_rest), (txt_shift, txt_scale, *txt_rest) = vec
+        num = img.shape[1]
 
-        def picture(x: Tensor, seen: Tensor) -> Tensor:
-            x = gated_sum(x, gate, linear(self.attn.to_out[0], seen))
-            return gated_sum(x, gate_mlp, self.ff(modulated_norm(x, shift_mlp, scale_mlp)))
+        def img_heads(x: Tensor, phases: Phases) -> Heads:
+            return self.attn.turned(modulated_norm(x, shift, scale), phases)
 
-        def words(text: Tensor, said: Tensor) -> Tensor:
-            text = gated_sum(text, t_gate, linear(self.attn.to_add_out, said))
-            return gated_sum(text, t_gate_mlp, self.ff_context(modulated_norm(text, t_shift_mlp, t_scale_mlp)))
+        def txt_heads(x: Tensor) -> Heads:
+            return self.attn.added(modulated_norm(x, txt_shift, txt_scale))
 
-        return (
-            by_rows(picture, x, seen, layers=(self.attn.to_out, self.ff)),
-            by_rows(words, text, said, layers=(self.attn.to_add_out, self.ff_context)),
-        )
+        def img_out(x: Tensor, seen: Tensor) -> Tensor:
+            return _out(x, self.attn.to_out[0](seen), img_rest, self.ff)
+
+        def txt_out(x: Tensor, seen: Tensor) -> Tensor:
+            return _out(x, self.attn.to_add_out(seen), txt_rest, self.ff_context)
+
+        seen = run.self_attention((img_heads, img, run.phases[:, :num]), (txt_heads, txt))
+        return run.rows((img_out, img, seen[:, :num])), run.rows((txt_out, txt, seen[:, num:]))
+
+
+def _out(x: Tensor, attended: Tensor, parts: Sequence[Tensor], ff: FeedForward) -> Tensor:
+    """A stream's residual sums: attention's, then the feed-forward's."""
+    gate, shift, scale, gate_mlp = parts
+    x = gated_sum(x, gate, attended)
+    return gated_sum(x, gate_mlp, ff(modulated_norm(x, shift, scale)))
 
 
 class SingleBlock(nn.Module):
@@ -137,19 +136,19 @@ class SingleBlock(nn.Module):
         """The layers whose parts the forward takes."""
         return (self.norm,)
 
-    def forward(self, x: Tensor, parts: Parts, phases: Phases, attend: Attend, read: slice = EVERY) -> Tensor:
-        """x ``b l d``, picture then text; only the picture tokens, as many as phases, are turned.
+    def forward(self, img: Tensor, vec: Parts, run: Run) -> Tensor:
+        """img ``b l d``, picture then text -> the tokens that are read."""
+        ((shift, scale, gate),) = vec
 
-        Gives the tokens that are read, which all others are seen by.
-        """
-        ((shift, scale, gate),) = parts
-        out = self.attn.attended(attend, self.attn.picture(modulated_norm(x, shift, scale), phases, read))
+        def heads(x: Tensor, phases: Phases) -> Heads:
+            return self.attn.turned(modulated_norm(x, shift, scale), phases)
 
-        def both(x: Tensor, seen: Tensor) -> Tensor:
-            inner = linear_gelu(self.proj_mlp, modulated_norm(x, shift, scale))
-            return gated_sum(x, gate, linear_of_two(self.proj_out, seen, inner))
+        def out(x: Tensor, seen: Tensor) -> Tensor:
+            inner = gelu_tanh(self.proj_mlp(modulated_norm(x, shift, scale)))
+            return gated_sum(x, gate, self.proj_out(torch.cat([seen, inner], -1)))
 
-        return by_rows(both, x[:, read], out, layers=(self.proj_mlp, self.proj_out))
+        seen = run.self_attention((heads, img, run.phases))
+        return run.rows((out, img[:, run.read], seen))
 
 
 class RefinerBlock(nn.Module):
@@ -163,12 +162,11 @@ class RefinerBlock(nn.Module):
         self.ff = FeedForward(make, d, d * spec.mlp_ratio, activation=F.silu)
         self.norm_out = Modulation(make, d, 2)
 
-    def forward(self, text: Tensor, vec: Tensor, attend: Attend) -> Tensor:
-        """text ``b l d`` -> the same shape."""
+    def forward(self, txt: Tensor, vec: Tensor, run: Run) -> Tensor:
+        """txt ``b l d``, vec ``b d`` -> txt."""
         gate, gate_mlp = self.norm_out(vec)
-        out = self.attn.attended(attend, self.attn.picture(self.norm1(text), None))
-        text = gated_sum(text, gate, linear(self.attn.to_out[0], out))
-        return gated_sum(text, gate_mlp, self.ff(self.norm2(text)))
+        txt = gated_sum(txt, gate, self.attn.to_out[0](run.self_attention((self.attn, self.norm1(txt)))))
+        return gated_sum(txt, gate_mlp, self.ff(self.norm2(txt)))
 
 
 class _RefinerStack(nn.Module):
@@ -188,7 +186,7 @@ class TokenRefiner(nn.Module):
         self.proj_in = make.linear(spec.text_dim, spec.width)
         self.token_refiner = _RefinerStack(make, spec)
 
-    def forward(self, text: Tensor, timestep: Tensor, mask: Tensor | None, attend: Attend) -> Tensor:
+    def forward(self, text: Tensor, timestep: Tensor, mask: Tensor | None, run: Run) -> Tensor:
         """text ``b l text_dim``, mask ``b l`` True where a word stands -> ``b l d``."""
         if mask is None:
             pooled = text.mean(1)
@@ -196,7 +194,7 @@ class TokenRefiner(nn.Module):
             counted = mask.to(text)[..., None]
             pooled = (text * counted).sum(1) / counted.sum(1).clamp_min(1)
         vec = F.silu(self.time_text_embed(timestep, pooled))
-        text = self.proj_in(text)
+        txt = self.proj_in(text)
         for block in self.token_refiner.refiner_blocks:
-            text = block(text, vec, attend)
-        return text
+            txt = block(txt, vec, run)
+        return txt

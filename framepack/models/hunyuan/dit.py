@@ -1,13 +1,12 @@
 """HunyuanVideo's DiT with a packed history: the FramePack model (released weights fit by key and shape).
 
-Dims: b batch, c channels, t h w latent grid, l tokens, d width. Picture tokens stand in the order history, section;
-text tokens in the order image, words. Only the section's tokens, the last ones, are read out.
+Dims: b batch, c channels, t h w latent grid, l tokens, d width. Picture tokens `img` stand in the order history,
+section; text tokens `txt` in the order image, words. Only the section's tokens are read out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +16,14 @@ from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
 from ...nn.layers import Factory, Modulation, modulated_norm
-from ...nn.rope import Phases
+from ...nn.rope import unturned
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..memo import PartsOf, constants_of
-from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
-from .blocks import Conditioning, DoubleBlock, Parts, SingleBlock, TokenRefiner
+from ..memo import constants_of
+from ..packed import PackedDiT, section_grid
+from ..running import Blocks
+from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
 
@@ -96,17 +96,29 @@ class HunyuanDiT(PackedDiT):
         options = transformer_options or {}
         constants = constants_of(options)
         context, attention_mask = trim(context, attention_mask)
-        tokens, phases = self.pack(x, positions, history, constants)
-        parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
-        text = self.refined(context, attention_mask, timestep, options)
+        img, phases = self.pack(x, positions, history, constants)
+        txt = self.refined(context, attention_mask, timestep, options)
         if image is not None and self.spec.image_dim:
             seen = constants.keep("image", None, (image,), lambda: self.image_projection(image))
-            text = torch.cat([seen, text], 1)
-        mask = key_mask(attention_mask, tokens.shape[1] + text.shape[1])
+            txt = torch.cat([seen, txt], 1)
+        parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
+
         t, h, w = section_grid(x)
-        tokens = self.run_blocks(tokens, text, parts_of, phases, self.attend(mask, options), options, t * h * w)
+        num, section = img.shape[1], slice(img.shape[1] - t * h * w, img.shape[1])
+        phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
+        run = self.run(options, key_mask(attention_mask, num + txt.shape[1]), phases)
+        last = ("single_block", len(self.single_transformer_blocks) - 1)
+        blocks = Blocks(run, options, self.takes_runs, last, section)
+        for i, block in enumerate(self.transformer_blocks):
+            vec = [parts_of(layer) for layer in block.modulations]
+            img, txt = blocks("double_block", i, block, img=img, txt=txt, vec=vec)
+        img = torch.cat([img, txt], 1)
+        for i, block in enumerate(self.single_transformer_blocks):
+            vec = [parts_of(layer) for layer in block.modulations]
+            img = blocks("single_block", i, block, img=img, vec=vec)
+
         scale, shift = parts_of(self.norm_out)
-        out = self.proj_out(modulated_norm(tokens, shift, scale))
+        out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
         out = rearrange(out, "b (t h w) (c ph pw) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
         return out[..., : x.shape[3], : x.shape[4]]
 
@@ -127,49 +139,16 @@ class HunyuanDiT(PackedDiT):
         kept: dict[float, Tensor] = constants.keep("words", constants.levels, (context, mask), dict)
         if level in kept:
             return kept[level]
-        attend = self.attend(key_mask(mask, context.shape[1]), options)
-        text = self.context_embedder(context, timestep, mask, attend)
+        run = self.run(options, key_mask(mask, context.shape[1]))
+        txt = self.context_embedder(context, timestep, mask, run)
         if level in constants.levels:
-            kept[level] = text
-        return text
+            kept[level] = txt
+        return txt
 
     @property
     def patchify(self) -> nn.Module:
         """The base patchify projection."""
         return self.x_embedder.proj
-
-    def run_blocks(
-        self,
-        x: Tensor,
-        text: Tensor,
-        parts_of: PartsOf,
-        phases: Phases,
-        attend: Any,
-        options: Mapping[str, Any],
-        num_read: int,
-    ) -> Tensor:
-        """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
-
-        The host's block replacements count.
-        """
-
-        def double(i: int, x: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-            block = self.transformer_blocks[i]
-            run, parts = partial(_double, block, phases=phases, attend=attend), _parts(block, parts_of)
-            out = replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": parts, "pe": phases})
-            return out["img"], out["txt"]
-
-        for i in range(len(self.transformer_blocks)):
-            x, text = double(i, x, text)
-        num = x.shape[1]
-        x = torch.cat([x, text], 1)
-        section, last = slice(num - num_read, num), len(self.single_transformer_blocks) - 1
-        for i, block in enumerate(self.single_transformer_blocks):
-            read = read_of(options, "single_block", i, section) if i == last else EVERY
-            run = partial(_single, block, phases=phases, attend=attend, read=read)
-            parts = _parts(block, parts_of)
-            x = replaced(options, "single_block", i, run)({"img": x, "vec": parts, "pe": phases})["img"]
-        return x if x.shape[1] == num_read else x[:, section]
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -202,17 +181,3 @@ def key_mask(mask: Tensor | None, num_tokens: int) -> Tensor | None:
     if mask is None:
         return None
     return F.pad(mask, (num_tokens - mask.shape[1], 0), value=True)[:, None, None]
-
-
-def _parts(block: DoubleBlock | SingleBlock, parts_of: PartsOf) -> Parts:
-    """A block's shifts, scales and gates, looked up outside of it: what is compiled sees tensors alone."""
-    return tuple(parts_of(layer) for layer in block.modulations)
-
-
-def _double(block: DoubleBlock, args: dict[str, Any], phases: Phases, attend: Any) -> dict[str, Any]:
-    x, text = block(args["img"], args["txt"], args["vec"], phases, attend)
-    return {"img": x, "txt": text}
-
-
-def _single(block: SingleBlock, args: dict[str, Any], phases: Phases, attend: Any, read: slice) -> dict[str, Any]:
-    return {"img": block(args["img"], args["vec"], phases, attend, read)}

@@ -1,14 +1,13 @@
 """Wan 2.1's DiT with a packed history, under the key names of diffusers.
 
-Dims: b batch, c channels, t h w latent grid, l tokens, d width, n heads, e head dim. Picture tokens stand in the order
-history, section; only the section's, the last ones, are read out. Text and image are seen by cross-attention.
+Dims: b batch, c channels, t h w latent grid, l tokens, d width, n heads, e head dim. Picture tokens `img` stand in the
+order history, section; only the section's are read out. Text `txt` and image are seen by cross-attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,17 +16,16 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
-from ...nn.fused import Stream, by_rows, gelu_tanh, linear, side_by_side
-from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, modulated_norm, sinusoid
-from ...nn.rope import Phases, part
+from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
+from ...nn.rope import Phases, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
 from ..memo import constants_of
-from ..packed import EVERY, PackedDiT, read_of, replaced, section_grid
+from ..packed import PackedDiT, section_grid
+from ..running import Blocks, Run
 from .spec import WanSpec
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v b n l e -> b l d
 IMAGE_NORM_EPS = 1e-5
 
 
@@ -53,28 +51,28 @@ class WanAttention(nn.Module):
             self.add_k_proj, self.add_v_proj = make.linear(d, d), make.linear(d, d)
             self.norm_added_k = make.rms_norm(d)
 
-    def within(self, x: Tensor, phases: Phases, attend: Attend, read: slice) -> Tensor:
-        """Self-attention over x ``b l d``, turned by the phases; gives the tokens that are read."""
-        out = self._attended(
-            attend,
-            Stream(x[:, read], self.to_q, self.norm_q, part(phases, read), across=True),
-            Stream(x, self.to_k, self.norm_k, phases, across=True),
-            Stream(x, self.to_v),
-        )
-        return linear(self.to_out[0], out)
+    def turned(self, x: Tensor, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v ``b l n e`` of x ``b l d``; q and k turned by the phases."""
+        return rotate(self.queries(x), phases), rotate(self.keys(x), phases), self.split(self.to_v(x))
 
-    def over(self, x: Tensor, text: Tensor, image: Tensor | None, attend: Attend) -> Tensor:
-        """Cross-attention of x ``b l d`` to text and image tokens, each ``b l' d``, added up."""
-        q = Stream(x, self.to_q, self.norm_q, across=True)
-        k, v = Stream(text, self.to_k, self.norm_k, across=True), Stream(text, self.to_v)
-        out = self._attended(attend, q, k, v)
+    def queries(self, x: Tensor) -> Tensor:
+        """q ``b l n e`` of x ``b l d``."""
+        return self.split(self.norm_q(self.to_q(x)))
+
+    def keys(self, x: Tensor) -> Tensor:
+        """k ``b l n e`` of x ``b l d``."""
+        return self.split(self.norm_k(self.to_k(x)))
+
+    def seen(self, txt: Tensor, image: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values ``b l n e`` of the text, and of the image if there is one; each ``b l d``."""
+        pairs = [(self.keys(txt), self.split(self.to_v(txt)))]
         if image is not None:
-            k, v = Stream(image, self.add_k_proj, self.norm_added_k, across=True), Stream(image, self.add_v_proj)
-            out = out + self._attended(attend, q, k, v)
-        return linear(self.to_out[0], out)
+            pairs.append((self.split(self.norm_added_k(self.add_k_proj(image))), self.split(self.add_v_proj(image))))
+        return pairs
 
-    def _attended(self, attend: Attend, *streams: Stream) -> Tensor:
-        return attend(*(side_by_side(self.heads, stream).transpose(1, 2) for stream in streams))
+    def split(self, x: Tensor) -> Tensor:
+        """``b l d`` -> ``b l n e``."""
+        return x.unflatten(-1, (self.heads, -1))
 
 
 class WanBlock(Table):
@@ -89,25 +87,22 @@ class WanBlock(Table):
         self.ffn = FeedForward(make, d, spec.ffn_dim)
         self.scale_shift_table = make.parameter(1, 6, d)
 
-    def forward(
-        self,
-        x: Tensor,
-        text: Tensor,
-        image: Tensor | None,
-        vec: Tensor,
-        phases: Phases,
-        attend: Attend,
-        read: slice = EVERY,
-    ) -> Tensor:
-        """x ``b l d``, text and image ``b l' d``, vec ``b 6 d`` -> the tokens of x that are read, seeing all."""
+    def forward(self, img: Tensor, txt: Tensor, image: Tensor | None, vec: Tensor, run: Run) -> Tensor:
+        """img ``b l d``, txt and image ``b l' d``, vec ``b 6 d`` -> the tokens of img that are read."""
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self.modulation(vec)
-        x = gated_sum(x[:, read], gate, self.attn1.within(modulated_norm(x, shift, scale), phases, attend, read))
-        x = x + self.attn2.over(self.norm2(x), text, image, attend)
+        pairs = self.attn2.seen(txt, image)
 
-        def inner(x: Tensor) -> Tensor:
+        def heads(x: Tensor, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
+            return self.attn1.turned(modulated_norm(x, shift, scale), phases)
+
+        def out(x: Tensor, seen: Tensor) -> Tensor:
+            x = gated_sum(x, gate, self.attn1.to_out[0](seen))
+            q = self.attn2.queries(self.norm2(x))
+            x = x + self.attn2.to_out[0](sum(run.attend(q, k, v) for k, v in pairs))
             return gated_sum(x, gate_ffn, self.ffn(modulated_norm(x, shift_ffn, scale_ffn)))
 
-        return by_rows(inner, x, layers=(self.ffn,))
+        seen = run.self_attention((heads, img, run.phases))
+        return run.rows((out, img[:, run.read], seen))
 
 
 class _ImageEmbedder(nn.Module):
@@ -185,15 +180,20 @@ class WanDiT(PackedDiT, Table):
         positions and frames disagree.
         """
         options = transformer_options or {}
-        history = [replace(group, latents=self.with_known(group.latents, known=True)) for group in history]
         constants, embedder = constants_of(options), self.condition_embedder
-        tokens, phases = self.pack(self.with_known(x, known=False), positions, history, constants)
+        history = [replace(group, latents=self.with_known(group.latents, known=True)) for group in history]
+        img, phases = self.pack(self.with_known(x, known=False), positions, history, constants)
         time, vec = embedder.time(timestep, context.dtype)
-        text, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
+        txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
+
         t, h, w = section_grid(x)
-        tokens = self.run_blocks(tokens, text, seen, vec, phases, options, t * h * w)
+        section, last = slice(img.shape[1] - t * h * w, img.shape[1]), ("double_block", len(self.blocks) - 1)
+        blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, last, section)
+        for i, block in enumerate(self.blocks):
+            img = blocks("double_block", i, block, img=img, txt=txt, image=seen, vec=vec)
+
         shift, scale = self.modulation(time[:, None])
-        out = self.proj_out(modulated_norm(tokens, shift, scale))
+        out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
         out = rearrange(out, "b (t h w) (ph pw c) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
         return out[..., : x.shape[3], : x.shape[4]]
 
@@ -216,34 +216,3 @@ class WanDiT(PackedDiT, Table):
         b, c, t, h, w = latents.shape
         there = (latents != 0).any(4).any(3).any(1).to(latents).view(b, 1, t, 1, 1)
         return torch.cat([latents, there.expand(b, short - c, t, h, w), latents], 1)
-
-    def run_blocks(
-        self,
-        x: Tensor,
-        text: Tensor,
-        image: Tensor | None,
-        vec: Tensor,
-        phases: Phases,
-        options: Mapping[str, Any],
-        num_read: int,
-    ) -> Tensor:
-        """All blocks; picture tokens ``b l d`` in, the last ones, which are read, out.
-
-        The host's block replacements count.
-        """
-        attend = self.attend(None, options)
-        section, last = slice(x.shape[1] - num_read, x.shape[1]), len(self.blocks) - 1
-
-        def block(i: int, x: Tensor, read: slice = EVERY) -> Tensor:
-            run = partial(_run, self.blocks[i], image=image, phases=phases, attend=attend, read=read)
-            return replaced(options, "double_block", i, run)({"img": x, "txt": text, "vec": vec, "pe": phases})["img"]
-
-        for i in range(len(self.blocks)):
-            x = block(i, x, read_of(options, "double_block", i, section) if i == last else EVERY)
-        return x if x.shape[1] == num_read else x[:, section]
-
-
-def _run(
-    block: WanBlock, args: dict[str, Any], image: Tensor | None, phases: Phases, attend: Attend, read: slice
-) -> dict[str, Any]:
-    return {"img": block(args["img"], args["txt"], image, args["vec"], phases, attend, read)}

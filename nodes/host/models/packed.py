@@ -60,10 +60,16 @@ class Hosted:
         own = {name: kwargs[name] for name in self.INPUTS if kwargs.get(name) is not None}
         kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._run, self, wrappers)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timestep, context, positions, history, own, options)
 
-    def _run(self, x, timestep, context, positions, history, own, transformer_options):
+    def takes_runs(self, block: torch.nn.Module) -> bool:
+        """Not where the host's layers cast, move or patch a weight in each call."""
+        changing = ("comfy_cast_weights", "weight_function", "bias_function")
+        changes = any(getattr(layer, name, None) for layer in block.modules() for name in changing)
+        return super().takes_runs(block) and not changes
+
+    def _forward(self, x, timestep, context, positions, history, own, transformer_options):
         return super().forward(
             x, timestep, context, positions=positions, history=history, transformer_options=transformer_options, **own
         )
