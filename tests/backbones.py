@@ -45,12 +45,13 @@ class Small:
         x: Tensor,
         positions: Sequence[int] | None = None,
         history: Sequence[ContextGroup] = (),
+        timestep: float | Tensor = 700.0,
         **options: Any,
     ) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        text = torch.randn(len(x), 5, self.spec.text_dim, generator=generator)
-        timestep = torch.full((len(x),), 700.0)
-        extra = self.extra(len(x))
+        text = torch.randn(len(x), 5, self.spec.text_dim, generator=generator).to(x)
+        timestep = torch.ones(len(x)).to(x) * timestep
+        extra = {name: value.to(x) for name, value in self.extra(len(x)).items()}
         return model(x, timestep, text, positions=positions, history=history, transformer_options=options, **extra)
 
 

@@ -92,7 +92,7 @@ class Constants:
         kind, most = ("modulation", MOST) if known else ("modulation between", SINGLES)
 
         def table() -> list[Tensor]:
-            times = timestep.new_tensor(levels).repeat_interleave(len(timestep))
+            times = torch.tensor(levels).to(timestep).repeat_interleave(len(timestep))
             return tabulated(layers, vec(times, *(_repeated(t, len(levels)) for t in tensors)), len(levels))
 
         values, row = self.keep(kind, levels, (timestep[:0], *tensors), table, most), levels.index(level)

@@ -49,9 +49,8 @@ class Rope:
 
 def unturned(num_tokens: int, like: Phases) -> Phases:
     """Phases ``1 l 2 e`` of tokens that keep their values, such as words."""
-    out = like.new_zeros(1, num_tokens, *like.shape[2:])
-    out[:, :, 0] = 1
-    return out
+    shape = (1, num_tokens, like.shape[-1])
+    return torch.stack([like.new_ones(shape), like.new_zeros(shape)], 2)
 
 
 def rotate(x: Tensor, phases: Phases) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROWS = {"cpu": 1024}  # tokens in a run: enough that reading a layer's weights costs little beside the product
+ROWS = {"cpu": 512}  # tokens in a run: enough that reading a layer's weights costs little beside the product
 ROWS_ELSEWHERE = 4096
 
 Segment = tuple[Any, ...]  # a function, and its inputs, each b l ... with the same l; it gives one tensor or a tuple

@@ -20,7 +20,7 @@ from .aside import KEY as CONSTANTS
 from .loading import IDENTITY
 from .step_cache import KEY as STEP_CACHE
 
-FORMAT = 1  # to be raised when the same inputs come to give other latents
+FORMAT = 2  # raise it when the same inputs begin to give other latents
 SOLVER = "framepack_solver"  # attribute of a sampler function of ours: its solver's name
 # What may be done to a patcher besides patches; each must be empty.
 EMPTY = ("hook_patches", "injections", "additional_models", "weight_wrapper_patches", "current_hooks")

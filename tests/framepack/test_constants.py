@@ -17,6 +17,8 @@ from framepack.packing.history import ContextGroup
 from framepack.units import Kernel
 from tests.backbones import SMALL, Small
 
+pytestmark = pytest.mark.numeric
+
 MODELS = {small.name: small.model() for small in SMALL}
 each = pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)
 LEVELS = (900.0, 700.0, 300.0)

@@ -8,6 +8,8 @@ import torch
 from framepack.checkpoints.files import cast
 from framepack.checkpoints.fp8 import ROWS, SCALE, from_rows, to_rows
 
+pytestmark = pytest.mark.numeric
+
 
 def error(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got.float() - expected.float()).norm() / expected.float().norm())

@@ -15,6 +15,8 @@ from framepack.schedule.grammar import parse
 from framepack.shapes.generate import Builtin, generate
 from framepack.units import Kernel
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(
     ("sigma", "seen", "led"),

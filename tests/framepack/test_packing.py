@@ -18,6 +18,8 @@ from framepack.schedule.grammar import parse
 from framepack.units import BASE, Kernel
 from tests.names import TABLE_1
 
+pytestmark = pytest.mark.numeric
+
 K1, K2, K4, K8 = (Kernel.short(k) for k in (1, 2, 4, 8))
 ROPE = Rope(axes=(4, 6, 6))
 KERNELS = st.sampled_from(

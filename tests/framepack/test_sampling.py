@@ -15,6 +15,8 @@ from framepack.sampling.sigmas import dynamic_shift, flow_sigmas
 from framepack.sampling.solvers import euler, unipc
 from framepack.schedule.grammar import parse
 
+pytestmark = pytest.mark.numeric
+
 MEAN, DEVIATION = 0.7, 0.4  # of the data of a flow whose path is known
 
 

@@ -10,6 +10,8 @@ from framepack.sampling.sigmas import flow_sigmas
 from framepack.sampling.solvers import euler, unipc
 from framepack.sampling.step_cache import StepCache
 
+pytestmark = pytest.mark.numeric
+
 SIGMAS = flow_sigmas(25, 144)
 LEVELS = SIGMAS.tolist()
 torch.manual_seed(0)
