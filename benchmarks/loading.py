@@ -84,7 +84,7 @@ def loaded(base: Path, dtype: str) -> tuple[float, float]:
     """What stays after loading in a fresh host, and the most meanwhile, over the file's size."""
     size = (base / "models" / "diffusion_models" / NAME).stat().st_size
     with running(base) as host:
-        model = {"class_type": "LoadFramePackModel", "inputs": {"weight_dtype": dtype}}
+        model = {"class_type": "FramePackLoadModel", "inputs": {"weight_dtype": dtype}}
         show = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
         small = "framepack_shapes_dit.safetensors"  # first, so that what the first load imports does not count
         run(host.url, {"1": {**model, "inputs": {**model["inputs"], "model_name": small}}, "2": show})

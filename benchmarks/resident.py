@@ -39,7 +39,7 @@ def counted(base: Path) -> float:
     sampler = {"seed": 0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     links = {"model": ["1", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
     graph = {
-        "1": {"class_type": "LoadFramePackModel", "inputs": {"model_name": NAME}},
+        "1": {"class_type": "FramePackLoadModel", "inputs": {"model_name": NAME}},
         "2": {
             "class_type": "LoadFramePackTextEncoder",
             "inputs": {"text_encoder_name": "framepack_shapes_text.safetensors"},

@@ -5,22 +5,23 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .aliases import free_aliases
 from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode, FramePackVideo
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames
 from .images import FramePackResolution, FramePackVideoEncode
-from .loader import LoadFramePackModel, LoadFramePackTextEncoder
+from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
 from .planner import EndpointPlanner
 from .sampler import SectionSampler
-from .sampling import FramePackSampler, FramePackSigmas
+from .sampling import FramePackSigmas, FramePackSolver
 from .sections import FramePackGather, FramePackSections
 from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
-    LoadFramePackModel,
+    FramePackLoadModel,
     LoadFramePackTextEncoder,
     PackHistory,
     EndpointPlanner,
@@ -31,7 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackVAEDecode,
     FramePackVideo,
     FramePackSigmas,
-    FramePackSampler,
+    FramePackSolver,
     FramePackLoraLoader,
     FramePackStepCache,
     FramePackEndpoint,
@@ -45,8 +46,8 @@ class FramePackExtension(ComfyExtension):
     """What the host loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of the pack, its inputs checked."""
-        return [checked(node) for node in NODES]
+        """Every node of the pack, and those under older ids that no other pack has taken; inputs are checked."""
+        return [checked(node) for node in (*NODES, *free_aliases())]
 
 
 async def comfy_entrypoint() -> FramePackExtension:

@@ -9,14 +9,14 @@ from . import host
 from .types import CATEGORY
 
 
-class LoadFramePackModel(io.ComfyNode):
+class FramePackLoadModel(io.ComfyNode):
     """A FramePack checkpoint, or the built-in small model, as the host's own MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs."""
         return io.Schema(
-            node_id="LoadFramePackModel",
+            node_id="FramePackLoadModel",
             display_name="Load FramePack Model",
             category=CATEGORY,
             description="Loads a FramePack checkpoint as a MODEL that stock samplers, LoRA and offloading work on.",

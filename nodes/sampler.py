@@ -39,7 +39,7 @@ def shared_inputs(raw: bool) -> list[io.Input]:
         return kind.Input(name, tooltip=tooltip, optional=optional, **(RAW_LINK if raw else {}))
 
     return [
-        linked(io.Model, "model", "From LoadFramePackModel.", False),
+        linked(io.Model, "model", "From Load FramePack Model.", False),
         linked(io.Conditioning, "positive", "The prompt.", not raw),
         io.Int.Input(
             "seed",
@@ -56,7 +56,7 @@ def shared_inputs(raw: bool) -> list[io.Input]:
         ),
         linked(io.Conditioning, "negative", "What cfg above 1 leads away from; zeros if left out."),
         linked(io.ClipVisionOutput, "clip_vision_output", "The start image through SigCLIP, crop none."),
-        linked(io.Sampler, "sampler", "Another sampler than Euler, such as FramePackSampler's UniPC."),
+        linked(io.Sampler, "sampler", "Another sampler than Euler, such as UniPC from FramePack Solver."),
         linked(io.Sigmas, "sigmas", "Other noise levels than the model's own."),
         linked(io.Latent, "start_latent", "The start image through VAEEncode."),
         linked(io.Latent, "end_latent", "The end image through VAEEncode: context only, inverted schedules."),

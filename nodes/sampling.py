@@ -43,15 +43,15 @@ class FramePackSigmas(io.ComfyNode):
         return io.NodeOutput(flow_sigmas(steps, BASE.num_tokens(num_lat_frames, *latent_grid(height, width))))
 
 
-class FramePackSampler(io.ComfyNode):
+class FramePackSolver(io.ComfyNode):
     """UniPC as the released models use it, or Euler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Inputs and outputs."""
         return io.Schema(
-            node_id="FramePackSampler",
-            display_name="FramePack Sampler",
+            node_id="FramePackSolver",
+            display_name="FramePack Solver",
             category=CATEGORY,
             description="The solver: UniPC on flow matching as in the released implementation, or Euler.",
             inputs=[

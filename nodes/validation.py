@@ -58,12 +58,12 @@ def _is_object(value: Any) -> bool:
 
 
 KINDS = {
-    "MODEL": _Kind(host.is_framepack, "a FramePack model", "Connect LoadFramePackModel."),
+    "MODEL": _Kind(host.is_framepack, "a FramePack model", "Connect Load FramePack Model."),
     "LATENT": _Kind(_is_latent, "a latent", "Connect VAEEncode or another node that gives a LATENT."),
     "IMAGE": _Kind(_is_image, "images", "Connect LoadImage or another node that gives an IMAGE."),
     "CONDITIONING": _Kind(_is_conditioning, "a conditioning", "Connect CLIPTextEncode."),
     "SIGMAS": _Kind(lambda value: isinstance(value, Tensor) and value.ndim == 1, "sigmas", "Connect FramePackSigmas."),
-    "SAMPLER": _Kind(lambda value: hasattr(value, "sample"), "a sampler", "Connect FramePackSampler."),
+    "SAMPLER": _Kind(lambda value: hasattr(value, "sample"), "a sampler", "Connect FramePack Solver."),
     "VAE": _Kind(lambda value: hasattr(value, "decode"), "a VAE", "Connect VAELoader."),
     "CLIP": _Kind(lambda value: hasattr(value, "tokenize"), "a text encoder", "Connect DualCLIPLoader."),
     "CLIP_VISION_OUTPUT": _Kind(_is_object, "an encoded image", "Connect CLIPVisionEncode."),

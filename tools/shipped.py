@@ -45,7 +45,7 @@ def image_to_video_small() -> Graph:
         "slowly or quickly, and may turn. Change the prompt's direction or the length, and queue again: sections that "
         "the edit does not touch are kept.\n\nPackHistory and EndpointPlanner show what is packed and planned.",
     )
-    model = g.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
+    model = g.add("FramePackLoadModel", model_name="framepack_shapes_dit.safetensors")
     clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
     image = g.add("LoadImage", image="framepack_red_star.png")
@@ -67,7 +67,7 @@ class Released:
 
     def __init__(self, name: str, note: str, model: str = I2V, prompt: str = PROMPT):
         self.g = Graph(name, note + NEEDS)
-        self.model = self.load("LoadFramePackModel", [model], model_name=model)
+        self.model = self.load("FramePackLoadModel", [model], model_name=model)
         names = {"clip_name1": CLIP_L, "clip_name2": LLAMA, "type": "hunyuan_video", "device": "default"}
         self.clip = self.load("DualCLIPLoader", [CLIP_L, LLAMA], **names)
         self.vae = self.load("VAELoader", [VAE], vae_name=VAE)
@@ -102,7 +102,7 @@ class Released:
 
     def finish(self, plan: Node, still: bool = False, **values: Any) -> Graph:
         """Sample with the reference's solver, decode and save. In a forward order sections are decoded as they come."""
-        unipc = self.g.add("FramePackSampler", solver="unipc")
+        unipc = self.g.add("FramePackSolver", solver="unipc")
         if self.forward:
             values["vae"] = self.vae
         samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)

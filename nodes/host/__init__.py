@@ -23,6 +23,7 @@ from .sampling import (
 )
 from .step_cache import with_step_cache
 from .text import load_text_encoder
+from .versions import hidden, node_ids
 from .video import StreamedVideo
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "find_model",
     "list_models",
     "find_file",
+    "hidden",
+    "node_ids",
     "is_framepack",
     "latent_format",
     "list_files",

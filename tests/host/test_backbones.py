@@ -59,7 +59,7 @@ def latents_of(host: Host, workflow: Workflow, prefix: str) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("schedule", ["f1k1_x_g9_f1k1f2k2f16k4_td", "tc_f64k8f16k4f4k2f1k1_g9"])
 def test_a_converted_model_samples_sections(host: Host, short: Workflow, converted, name: str, schedule: str):
-    changes = {("LoadFramePackModel", "model_name"): converted[name], ("PackHistory", "schedule"): schedule}
+    changes = {("FramePackLoadModel", "model_name"): converted[name], ("PackHistory", "schedule"): schedule}
     workflow = edited(short, changes)
     if name == "wan-image":
         graph = Graph(workflow)
@@ -75,7 +75,7 @@ def test_a_converted_model_samples_sections(host: Host, short: Workflow, convert
 
 
 def test_a_vision_output_of_another_width_is_refused(host: Host, short: Workflow, converted):
-    graph = Graph(edited(short, {("LoadFramePackModel", "model_name"): converted["wan-image"]}))
+    graph = Graph(edited(short, {("FramePackLoadModel", "model_name"): converted["wan-image"]}))
     vision = graph.add("StandInVision", image=[node_of(graph.workflow, "LoadImage"), 0], width=17)
     graph.workflow[node_of(graph.workflow, "SectionSampler")]["inputs"]["clip_vision_output"] = vision
     with pytest.raises(QueueError, match="17 wide; this model takes 24. Encode the image with clip_vision_h"):
@@ -84,7 +84,7 @@ def test_a_vision_output_of_another_width_is_refused(host: Host, short: Workflow
 
 def test_the_loader_says_what_it_found(host: Host, converted):
     graph = Graph()
-    graph.add("LoadFramePackModel", model_name=converted["wan-text"])
+    graph.add("FramePackLoadModel", model_name=converted["wan-text"])
     graph.add("PreviewAny", source=["1", 0])
     said = graph.queue(host).outputs["1"]["text"][0]
     assert "2 blocks, 128 wide, kernels k1, k2, k4, k8" in said

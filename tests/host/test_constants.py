@@ -34,7 +34,7 @@ def sampled(
 ) -> Tensor:
     """Latents of a few steps; `plain` keeps nothing, `offload` lets the host take all layers off the device."""
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=name, weight_dtype="fp32")
+    model = graph.add("FramePackLoadModel", model_name=name, weight_dtype="fp32")
     if lora:
         model = graph.add("FramePackLoraLoader", model=model, lora_name=lora, strength=1.0)
     if plain or offload:
@@ -110,7 +110,7 @@ def test_a_saved_model_holds_the_lora_on_tabulated_layers(host: Host, folder: Pa
     down, up = torch.randn(2, inner), torch.randn(out, 2)
     save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, loras / "saved.safetensors")
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype="fp32")
+    model = graph.add("FramePackLoadModel", model_name=BUILTIN.name, weight_dtype="fp32")
     model = graph.add("FramePackLoraLoader", model=model, lora_name="saved.safetensors", strength=1.0)
     graph.add("ModelSave", model=model, filename_prefix="saved")
     graph.queue(host)
@@ -125,7 +125,7 @@ def test_the_host_neither_loads_nor_counts_what_is_tabulated(host: Host, weights
     before = len(host.log_text())
     sampled(host, seed=9, lora=None)
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype="fp32")
+    model = graph.add("FramePackLoadModel", model_name=BUILTIN.name, weight_dtype="fp32")
     said = graph.add("StandInResident", model=model)[0]
     counted, parameters = map(int, graph.queue(host).outputs[said]["text"])
     total = sum(v.numel() for v in weights.values()) * 4

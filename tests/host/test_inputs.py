@@ -14,15 +14,15 @@ from tools.host import Host
 
 HUGE = 10**400
 UNKNOWN_OPTIONS = [
-    ("LoadFramePackModel", "model_name", 17),
-    ("LoadFramePackModel", "weight_dtype", "fp3"),
-    ("LoadFramePackModel", "attention", "magic"),
-    ("LoadFramePackModel", "order", "sideways"),
+    ("FramePackLoadModel", "model_name", 17),
+    ("FramePackLoadModel", "weight_dtype", "fp3"),
+    ("FramePackLoadModel", "attention", "magic"),
+    ("FramePackLoadModel", "order", "sideways"),
     ("LoadFramePackTextEncoder", "text_encoder_name", "gone.safetensors"),
     ("EndpointPlanner", "without_start", "neither"),
     ("EndpointPlanner", "extend", "sideways"),
     ("SectionSampler", "noise", "pink"),
-    ("FramePackSampler", "solver", "dpm"),
+    ("FramePackSolver", "solver", "dpm"),
     ("FramePackResolution", "fit", "squeeze"),
     ("FramePackVideoEncode", "extend", ["a"]),
 ]
@@ -57,7 +57,7 @@ def every(short: Workflow) -> Graph:
     sampler, planner, vae = inputs("SectionSampler"), inputs("EndpointPlanner"), inputs("FramePackVAEDecode")["vae"]
     fitted = graph.add("FramePackResolution", image=[node_of(short, "LoadImage"), 0], base=64, fit="crop")
     sampler["start_latent"] = graph.add("FramePackVideoEncode", images=fitted, vae=vae, extend="forwards")
-    sampler["sampler"] = graph.add("FramePackSampler", solver="unipc")
+    sampler["sampler"] = graph.add("FramePackSolver", solver="unipc")
     sampler["sigmas"] = graph.add("FramePackSigmas", steps=2, width=64, height=64, num_lat_frames=9)
     sampler["model"] = graph.add("FramePackStepCache", model=sampler["model"], threshold=0.1)
     sampler["anchors"] = graph.add("FramePackKeyframe", name="key", latent=sampler["start_latent"])
@@ -149,12 +149,12 @@ def test_a_linked_name_of_a_key_frame_is_taken(alive: Host, every: Graph):
 
 
 def test_an_input_that_a_node_does_not_have_is_refused_by_name(alive: Host, every: Graph):
-    every.workflow[node_of(every.workflow, "FramePackSampler")]["inputs"]["solvers"] = primitive(every, "unipc")
+    every.workflow[node_of(every.workflow, "FramePackSolver")]["inputs"]["solvers"] = primitive(every, "unipc")
     assert "'solvers' is not an input of this node" in refused(alive, every)
 
 
 def test_a_fault_is_reported_once_for_each_input_that_could_have_it(alive: Host, every: Graph):
-    every.workflow[node_of(every.workflow, "FramePackSampler")]["inputs"]["solver"] = "dpm"
+    every.workflow[node_of(every.workflow, "FramePackSolver")]["inputs"]["solver"] = "dpm"
     words = refused(alive, every)
     assert words.count("solver must be one of: unipc, euler; got 'dpm'. Try unipc.") == 1
 

@@ -1,4 +1,4 @@
-"""LoadFramePackModel in the real host: every layout and precision of a file, on the built-in model's weights."""
+"""FramePackLoadModel in the real host: every layout and precision of a file, on the built-in model's weights."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(host: Host) -> Iterator[Path]:
 def sampled(host: Host, name: str, prefix: str, **options: str) -> tuple[Tensor, str]:
     """Latents of a few steps with a checkpoint, and what the loader said of it."""
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=name, **options)
+    model = graph.add("FramePackLoadModel", model_name=name, **options)
     clip = graph.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     text = graph.add("CLIPTextEncode", clip=clip, text="a blue circle moves slowly to the left")
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
@@ -136,7 +136,7 @@ def test_a_folder_of_shards_loads_and_its_shards_are_not_offered(host: Host, fol
         save_file({k: weights[k] for k in keys[i::3]}, folder / "Sharded_F1" / name, metadata)
     index = {"metadata": {}, "weight_map": {k: names[j % 3] for j, k in enumerate(keys)}}
     (folder / "Sharded_F1" / "model.safetensors.index.json").write_text(json.dumps(index))
-    offered = host.get("/object_info/LoadFramePackModel")["LoadFramePackModel"]["input"]["required"]["model_name"]
+    offered = host.get("/object_info/FramePackLoadModel")["FramePackLoadModel"]["input"]["required"]["model_name"]
     assert "Sharded_F1/" in str(offered)
     assert "of-00003" not in str(offered)
     got, said = sampled(host, "Sharded_F1/", "shards")
@@ -176,7 +176,7 @@ def test_scaled_rows_take_a_lora_and_are_saved_with_their_scales(host: Host, fol
     by_hand, _ = sampled(host, "merged_rows.safetensors", "rows_by_hand", weight_dtype=ROWS)
     without, _ = sampled(host, BUILTIN.name, "rows_without", weight_dtype=ROWS)
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype=ROWS)
+    model = graph.add("FramePackLoadModel", model_name=BUILTIN.name, weight_dtype=ROWS)
     model = graph.add("FramePackLoraLoader", model=model, lora_name="rows.safetensors", strength=1.0)
     graph.add("ModelSave", model=model, filename_prefix="rows")
     graph.queue(host)
@@ -230,7 +230,7 @@ NORM, QUERY = "transformer_blocks.0.attn.norm_q.weight", "transformer_blocks.1.a
 )
 def test_a_bad_file_is_refused_by_name(host: Host, folder: Path, weights, metadata, change, words: str):
     save_file(change(weights), folder / "bad.safetensors", metadata)
-    with pytest.raises(QueueError, match=rf"LoadFramePackModel.*bad\.safetensors.*{words}"):
+    with pytest.raises(QueueError, match=rf"FramePackLoadModel.*bad\.safetensors.*{words}"):
         sampled(host, "bad.safetensors", "bad")
     assert host.alive
 

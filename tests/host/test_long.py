@@ -34,7 +34,7 @@ def test_a_thousand_sections_run_in_few_nodes_and_little_memory(tmp_path: Path):
     plan = graph.add("EndpointPlanner", schedule=schedule, without_start="zero latent", **values)
     samples = graph.add(
         "SectionSampler",
-        model=graph.add("LoadFramePackModel", model_name="tiny.safetensors"),
+        model=graph.add("FramePackLoadModel", model_name="tiny.safetensors"),
         positive=graph.add("CLIPTextEncode", clip=clip, text="a red star"),
         plan=plan,
         **{"seed": 1, "steps": 1, "cfg": 1.0, "guidance": 10.0},

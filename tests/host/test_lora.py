@@ -28,7 +28,7 @@ def loras(host: Host) -> Iterator[Path]:
 
 def sampled(host: Host, name: str, lora: str | None, prefix: str, stock: bool = False) -> tuple[Tensor, str]:
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=name, weight_dtype="fp32")
+    model = graph.add("FramePackLoadModel", model_name=name, weight_dtype="fp32")
     if lora and stock:
         model = graph.add("LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=STRENGTH)
     elif lora:

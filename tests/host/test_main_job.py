@@ -118,7 +118,7 @@ def test_every_order_runs(alive: Host, short: Workflow, schedule: str):
 
 def stock_graph(**model_nodes: str) -> tuple[Graph, list]:
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
+    model = graph.add("FramePackLoadModel", model_name="framepack_shapes_dit.safetensors")
     clip = graph.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     text = graph.add("CLIPTextEncode", clip=clip, text="a blue circle moves slowly to the left")
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
@@ -144,7 +144,7 @@ def test_stock_samplers_and_model_patches_work_on_the_model(alive: Host, patch: 
 
 def test_the_model_can_be_saved_and_merged_by_stock_nodes(alive: Host):
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name="framepack_shapes_dit.safetensors")
+    model = graph.add("FramePackLoadModel", model_name="framepack_shapes_dit.safetensors")
     merged = graph.add("ModelMergeSimple", model1=model, model2=model, ratio=0.5)
     graph.add("ModelSave", model=merged, filename_prefix="merged")
     graph.queue(alive)

@@ -32,7 +32,7 @@ def test_a_checkpoint_of_4_gb_is_mapped(tmp_path: Path):
     assert size > 3.9e9
     with running(tmp_path / "host") as host:
         graph = Graph()
-        model = graph.add("LoadFramePackModel", model_name="large.safetensors")
+        model = graph.add("FramePackLoadModel", model_name="large.safetensors")
         graph.add("PreviewAny", source=model)
         start = psutil.Process(host.process.pid).memory_info().rss
         with Peak(host.process.pid) as peak:

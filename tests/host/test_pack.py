@@ -14,7 +14,7 @@ from tests.host.conftest import Graph, node_of
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
 
-PUBLIC = ("LoadFramePackModel", "PackHistory", "EndpointPlanner", "SectionSampler", "FramePackVAEDecode")
+PUBLIC = ("FramePackLoadModel", "PackHistory", "EndpointPlanner", "SectionSampler", "FramePackVAEDecode")
 
 
 @pytest.mark.parametrize("kind", PUBLIC)
@@ -30,7 +30,7 @@ def test_a_node_is_there_and_explains_every_input(host: Host, kind: str):
 
 def test_the_built_in_model_is_listed_where_stock_nodes_look(host: Host):
     info = host.get("/object_info")
-    assert "framepack_shapes_dit.safetensors" in str(info["LoadFramePackModel"]["input"])
+    assert "framepack_shapes_dit.safetensors" in str(info["FramePackLoadModel"]["input"])
     assert "framepack_shapes_vae.safetensors" in str(info["VAELoader"]["input"])
     assert "framepack_red_star.png" in str(info["LoadImage"]["input"])
 
@@ -66,7 +66,7 @@ BAD = {
     "a size off the unit": ({("EndpointPlanner", "width"): 70}, ["EndpointPlanner", "70", "multiple of 16"]),
     "another size than the image's": ({("EndpointPlanner", "width"): 96}, ["start_latent", "64x64", "96x64"]),
     "an unknown gap": ({("EndpointPlanner", "gap"): "far"}, ["EndpointPlanner", "far", "capped:N"]),
-    "no such model": ({("LoadFramePackModel", "model_name"): "gone.safetensors"}, ["LoadFramePackModel", "gone"]),
+    "no such model": ({("FramePackLoadModel", "model_name"): "gone.safetensors"}, ["FramePackLoadModel", "gone"]),
 }
 
 
@@ -104,7 +104,7 @@ def placed(host: Host):
 
 def load(host: Host, name: str) -> None:
     graph = Graph()
-    model = graph.add("LoadFramePackModel", model_name=name)
+    model = graph.add("FramePackLoadModel", model_name=name)
     graph.add("PreviewAny", source=model)
     graph.queue(host)
 

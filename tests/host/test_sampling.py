@@ -17,7 +17,7 @@ def custom(solver: str | None, prefix: str, host: Host):
     noise = graph.add("RandomNoise", noise_seed=4)
     guider = graph.add("BasicGuider", model=model, conditioning=text)
     sampler = (
-        graph.add("FramePackSampler", solver=solver) if solver else graph.add("KSamplerSelect", sampler_name="euler")
+        graph.add("FramePackSolver", solver=solver) if solver else graph.add("KSamplerSelect", sampler_name="euler")
     )
     sigmas = graph.add("FramePackSigmas", steps=20, width=64, height=64, num_lat_frames=9)
     samples = graph.add(
@@ -42,7 +42,7 @@ def test_unipc_comes_to_about_the_same_video(host: Host):
 def test_the_section_sampler_takes_both(host: Host, short: Workflow, solver: str):
     graph = Graph(short)
     inputs = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
-    inputs["sampler"] = graph.add("FramePackSampler", solver=solver)
+    inputs["sampler"] = graph.add("FramePackSolver", solver=solver)
     inputs["sigmas"] = graph.add("FramePackSigmas", steps=6, width=64, height=64, num_lat_frames=9)
     steps = []
     done = run(host.url, graph.workflow, lambda p: steps.append(p))
