@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FramePackError
+from .metrics.command import add_drift
 from .pictures import diagrams as pictures
 from .planning.orders import GAP_RULES
 from .planning.plan import Plan, Section
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--back", action="store_true", help="give the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
+    add_drift(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

@@ -27,6 +27,10 @@ class CheckpointError(FramePackError):
     """A file that is none of ours, or is damaged."""
 
 
+class VideoError(FramePackError):
+    """A video file that does not open, is damaged, or is too short to measure."""
+
+
 class MissingPackageError(FramePackError):
     """A choice that needs an optional package that is not installed."""
 

@@ -29,8 +29,9 @@ ALLOWED = {
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
     "training": {"errors", "units"},
-    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training"},
-    "cli": BASICS | {"pictures", "checkpoints"},
+    "metrics": {"errors", "units"},
+    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training", "metrics"},
+    "cli": BASICS | {"pictures", "checkpoints", "metrics", "shapes"},
     "__main__": {"cli"},
 }
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..metrics.frames import Frame
+from ..metrics.measures import Measure
+from .world import COLOURS
+
 FAINT = 0.15  # saturation below this is background and coding noise
 
 
@@ -92,3 +96,21 @@ def outline_of(frame: Tensor) -> str:
 
     strength, corners = max((harmonic(n), n) for n in CORNERS)
     return CORNERS[corners] if strength > LEAST[corners] else "circle"
+
+
+def _picture(frame: Frame) -> Tensor:
+    """``1 3 h w`` in [0, 1]."""
+    return torch.from_numpy(frame.small).permute(2, 0, 1)[None].float() / 255
+
+
+def _kept(frame: Frame) -> float:
+    first, seen = track(_picture(frame.first)), track(_picture(frame))
+    return float(start_kept(seen, first, COLOURS)[0])
+
+
+# What `python -m framepack drift` can measure beside the measures for any video.
+MEASURES = {
+    "shape": Measure(
+        name="shape", unit="0 or 1", about="the start frame's shape is there, in its colour and size", of=_kept
+    )
+}

@@ -1,0 +1,1 @@
+"""Measures of finished videos, without downloaded weights, and the start-end contrast that shows drift."""
