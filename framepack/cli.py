@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .commands.measure_drift import add_drift
 from .errors import FramePackError
-from .metrics.command import add_drift
 from .pictures import diagrams as pictures
 from .planning.orders import GAP_RULES
 from .planning.plan import Plan, Section

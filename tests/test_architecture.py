@@ -31,7 +31,8 @@ ALLOWED = {
     "training": {"errors", "units"},
     "metrics": {"errors", "units"},
     "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training", "metrics"},
-    "cli": BASICS | {"pictures", "checkpoints", "metrics", "shapes"},
+    "commands": {"errors", "metrics", "shapes"},
+    "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }
 

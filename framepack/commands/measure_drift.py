@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FramePackError, VideoError
 
 if TYPE_CHECKING:
-    from .drift import Report
+    from ..metrics.drift import Report
 
 DEFAULT = "sharpness,brightness,contrast,saturation,colour,dynamic,smoothness,identity"
 
@@ -28,9 +28,9 @@ def add_drift(commands: Any) -> None:
 
 
 def _drift(arguments: argparse.Namespace) -> str:
-    from .drift import measure  # numpy is needed for this command alone
-    from .frames import open_clip
-    from .measures import MEASURES
+    from ..metrics.drift import measure  # numpy is needed for this command alone
+    from ..metrics.frames import open_clip
+    from ..metrics.measures import MEASURES
 
     names = [name.strip() for name in arguments.measures.split(",")]
     known = dict(MEASURES)
@@ -54,7 +54,7 @@ def _drift(arguments: argparse.Namespace) -> str:
 
 
 def _plot(reports: list[Report], path: Path) -> None:
-    from .plot import plot
+    from ..metrics.plot import plot
 
     try:
         with open(path, "xb") as file:

@@ -1,0 +1,1 @@
+"""Commands of ``python -m framepack``, each a module that adds its own arguments."""
