@@ -1,4 +1,4 @@
-"""The command line: what a schedule costs, which has a rate, how a video is planned; checkpoints converted."""
+"""The command line: the tokens of a schedule, the schedule of a rate, the plan of a video; checkpoints converted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 from .commands.measure_drift import add_drift
 from .errors import FramePackError
-from .pictures import diagrams as pictures
+from .pictures.drawing import Picture
+from .pictures.plan_picture import draw_plan
+from .pictures.schedule_picture import draw_schedule
 from .planning.orders import GAP_RULES
 from .planning.plan import Plan, Section
-from .planning.video import lat_frames_for, make_plan
+from .planning.request import PlanRequest
+from .planning.video import plan_video
 from .schedule.grammar import Schedule, TokenCount, count_tokens
 from .schedule.presets import PRESETS, resolve
 from .schedule.rates import schedule_of_rate
@@ -51,15 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--seconds", type=float, required=True, metavar="S")
     plan.add_argument("--fps", type=float, default=30.0)
     plan.add_argument("--gap", metavar="RULE", help=", ".join(GAP_RULES))
-    plan.add_argument("--no-start", action="store_true", help="no start image will come")
-    plan.add_argument("--end", action="store_true", help="an end image will come, as context only")
+    plan.add_argument("--no-start", action="store_true", help="without a start image")
+    plan.add_argument("--end", action="store_true", help="with an end image, as context only")
     plan.add_argument("--halve", action="store_true", help="fill gaps from their middle")
     plan.set_defaults(run=_plan)
 
     convert = commands.add_parser("convert", help="make a FramePack checkpoint of a HunyuanVideo one")
     convert.add_argument("source", metavar="SRC", help="a safetensors file, or a folder of shards with its index")
     convert.add_argument("target", metavar="DST", help="a new file")
-    convert.add_argument("--back", action="store_true", help="give the checkpoint that SRC was made from")
+    convert.add_argument("--back", action="store_true", help="restore the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
     add_drift(commands)
@@ -75,7 +78,7 @@ def _schedule(arguments: argparse.Namespace) -> str:
     if arguments.presets:
         return "\n".join(f"{p.name:<10} {p.text}\n{'':<10} {p.note}" for p in PRESETS.values())
     if (arguments.schedule is None) == (arguments.rate is None):
-        raise FramePackError("expected either a schedule STRING or --rate R, such as --rate 2.625")
+        raise FramePackError("Give either a schedule STRING or --rate R. Try --rate 2.625.")
     if arguments.rate is None:
         schedule = resolve(arguments.schedule)
     else:
@@ -83,7 +86,7 @@ def _schedule(arguments: argparse.Namespace) -> str:
     grid = latent_grid(arguments.height, arguments.width)
     tokens = count_tokens(schedule, *grid)
     if arguments.picture:
-        _save(pictures.draw_schedule(schedule, *grid), arguments.picture)
+        _save(draw_schedule(schedule, *grid), arguments.picture)
     data = describe(schedule, tokens)
     return json.dumps(data) if arguments.json else _schedule_text(data, arguments)
 
@@ -104,7 +107,6 @@ def describe(schedule: Schedule, tokens: TokenCount) -> dict[str, Any]:
             for group, count in zip(schedule.groups, tokens.groups, strict=True)
         ],
         "tail": schedule.tail,
-        "discretize": schedule.discretize,
         "rate": float(schedule.rate),
         "tokens_context": tokens.context,
         "tail_tokens": tokens.tail,
@@ -135,9 +137,10 @@ def _schedule_text(data: dict[str, Any], arguments: argparse.Namespace) -> str:
 def _plan(arguments: argparse.Namespace) -> str:
     schedule = resolve(arguments.schedule)
     grid = latent_grid(arguments.height, arguments.width)
-    plan = make_plan(
-        schedule,
-        num_lat_frames=lat_frames_for(arguments.seconds, arguments.fps, schedule),
+    request = PlanRequest.lasting(
+        arguments.seconds,
+        arguments.fps,
+        schedule=schedule,
         start=not arguments.no_start,
         end=arguments.end,
         gap=arguments.gap,
@@ -145,8 +148,9 @@ def _plan(arguments: argparse.Namespace) -> str:
         width=arguments.width,
         halve=arguments.halve,
     )
+    plan = plan_video(request)
     if arguments.picture:
-        _save(pictures.draw_plan(plan), arguments.picture)
+        _save(draw_plan(plan), arguments.picture)
     return plan.to_json() if arguments.json else _plan_text(plan, grid)
 
 
@@ -174,9 +178,9 @@ def _section_text(section: Section, grid: tuple[int, int]) -> str:
     return f"makes {makes:<24} sees {len(section.known):>4} frames, {missing:>4} not there yet, {tokens:>6} tokens"
 
 
-def _save(picture: pictures.Picture, path: str) -> None:
+def _save(picture: Picture, path: str) -> None:
     try:
         with open(path, "xb") as file:
             picture.save(file, "PNG")
     except OSError as fault:
-        raise FramePackError(f"the picture cannot be written ({fault}); expected a path where no file is") from fault
+        raise FramePackError(f"The picture cannot be written ({fault}). Give the path of a new file.") from fault

@@ -1,14 +1,44 @@
-"""What a user can do wrong, each with what came, what was expected and what to do."""
+"""Faults of a user's input. Each message states what is wrong, the value given and what to do."""
 
 from __future__ import annotations
 
+import reprlib
+
+MAX_MESSAGE = 2000  # characters
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
 
 class FramePackError(ValueError):
-    """A fault of the input, not of the program."""
+    """A fault of the input, not of the program.
+
+    Its message is safe to log and to show: every character prints in UTF-8, and its length is bounded.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message, MAX_MESSAGE))
+
+
+def printable(text: str, most: int) -> str:
+    """The text in at most `most` characters; line breaks stay, other characters that do not print are escaped.
+
+    Lone surrogates and control characters come from JSON and clipboards; a log's stream fails on them.
+    """
+    safe = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text[: most + 1])
+    return safe if len(safe) <= most else safe[: most - 3] + "..."
+
+
+def quoted(value: object) -> str:
+    """A value as a message quotes it: text in quotes, anything else as Python writes it, in at most 100 characters."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return printable(text, 100)
 
 
 class ScheduleError(FramePackError):
-    """A schedule string that does not parse; its message shows a caret under the fault."""
+    """A schedule string that is not valid; the message has a caret under the fault."""
 
     def __init__(self, text: str, at: int, fault: str, remedy: str):
         self.text, self.at, self.fault, self.remedy = text, at, fault, remedy
@@ -16,7 +46,7 @@ class ScheduleError(FramePackError):
 
 
 class PlanError(FramePackError):
-    """A video that cannot be planned, or plan JSON that is none."""
+    """A video that cannot be planned, or JSON that is not a valid plan."""
 
 
 class LatentSizeError(FramePackError):
@@ -24,7 +54,7 @@ class LatentSizeError(FramePackError):
 
 
 class CheckpointError(FramePackError):
-    """A file that is none of ours, or is damaged."""
+    """A file that the pack cannot read: of an unknown kind, or damaged."""
 
 
 class VideoError(FramePackError):
@@ -36,7 +66,7 @@ class MissingPackageError(FramePackError):
 
 
 class TooLittleMemoryError(FramePackError):
-    """A plan that takes more memory than there is; its message says what would fit."""
+    """A plan that needs more memory than is available; the message says what would fit."""
 
 
 def _window(text: str, at: int, width: int = 72) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from .errors import FramePackError, LatentSizeError
+from .errors import FramePackError, LatentSizeError, quoted
 
 PIXELS_PER_LATENT = 8  # height and width
 FRAMES_PER_LATENT = 4  # time, but for the first frame
@@ -24,8 +24,8 @@ class Kernel:
     def __post_init__(self) -> None:
         if min(self.t, self.h, self.w) < 1 or self.h % 2 or self.w % 2:
             raise FramePackError(
-                f"kernel ({self.t}, {self.h}, {self.w}) came; expected a time of 1 or more and an even height and "
-                "width, because RoPE phases are pooled from 2x2 patches"
+                "A kernel has a time of 1 or more, and an even height and width, because RoPE phases are pooled from "
+                f"2x2 patches; got ({self.t}, {self.h}, {self.w}). Try (1, 2, 2)."
             )
 
     @classmethod
@@ -67,10 +67,13 @@ def latent_frame(seconds: float, fps: float) -> int:
 
 def latent_grid(height: int, width: int) -> tuple[int, int]:
     """Latent height and width of a picture in pixels. Raises LatentSizeError off the unit of 16 pixels."""
-    for name, pixels in (("height", height), ("width", width)):
+    for name, pixels in (("Height", height), ("Width", width)):
         if not PIXEL_UNIT <= pixels <= MAX_PIXELS or pixels % PIXEL_UNIT:
-            near = min(max(PIXEL_UNIT, round(pixels / PIXEL_UNIT) * PIXEL_UNIT), MAX_PIXELS)
+            below = min(max(PIXEL_UNIT, pixels // PIXEL_UNIT * PIXEL_UNIT), MAX_PIXELS)
+            above = min(below + PIXEL_UNIT, MAX_PIXELS)
+            near = f"{below} or {above}" if below < pixels < above else f"{below}"
             raise LatentSizeError(
-                f"{name} {pixels} came; expected a multiple of {PIXEL_UNIT} pixels up to {MAX_PIXELS}, such as {near}"
+                f"{name} must be a multiple of {PIXEL_UNIT} from {PIXEL_UNIT} to {MAX_PIXELS}; got {quoted(pixels)}. "
+                f"Try {near}."
             )
     return height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..framepack.errors import PlanError
-from ..framepack.planning.json_fields import MAX_NAME
-from ..framepack.planning.video import END, START, VIDEO
+from ..framepack.errors import PlanError, quoted
+from ..framepack.planning.json_fields import MAX_NAME, list_of, load_json, object_of, slot_of
+from ..framepack.planning.prompts import checked
+from ..framepack.planning.request import END, MAX_SECONDS, START, VIDEO
 from .types import CATEGORY, AnchorsType, EndpointsType
+
+MAX_ENDPOINTS = 1000
 
 
 def points_of(text: str | None) -> list[dict[str, Any]]:
     """The endpoints of FramePackEndpoint's output, or none. Raises PlanError for anything else."""
-    try:
-        points = json.loads(text or "[]")
-    except (TypeError, ValueError, RecursionError):
-        points = None
-    if not isinstance(points, list) or not all(map(_is_point, points)):
-        raise PlanError(f"endpoints came as {text!r:.60}; expected what FramePackEndpoint gives. Connect one.")
-    return points
+    points = list_of(load_json(text or "[]", "list of endpoints"), "The list of endpoints")
+    if len(points) > MAX_ENDPOINTS:
+        raise PlanError(f"A plan has at most {MAX_ENDPOINTS} endpoints; got {len(points)}. Use fewer.")
+    return [_checked(point) for point in points]
 
 
-def _is_point(point: Any) -> bool:
-    """Is it an endpoint, at a time that is a number?"""
-    if not isinstance(point, dict) or point.keys() != {"seconds", "prompt", "keyframe"}:
-        return False
-    seconds, words = point["seconds"], (point["prompt"], point["keyframe"])
-    timed = isinstance(seconds, int | float) and math.isfinite(seconds)
-    return timed and all(word is None or isinstance(word, str) for word in words)
+def _checked(point: Any) -> dict[str, Any]:
+    """An endpoint within the bounds of FramePackEndpoint's inputs. Raises PlanError."""
+    fields = object_of(point, "An endpoint", {"seconds", "prompt", "keyframe"}, set())
+    seconds, prompt, keyframe = fields["seconds"], fields["prompt"], fields["keyframe"]
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= MAX_SECONDS:
+        raise PlanError(f"An endpoint's time is 0 to {MAX_SECONDS} seconds; got {quoted(seconds)}. Try 2.5.")
+    if prompt is not None:
+        checked(prompt)
+    if keyframe is not None:
+        slot_of(keyframe)
+    return fields
 
 
 class FramePackEndpoint(io.ComfyNode):
@@ -47,7 +50,9 @@ class FramePackEndpoint(io.ComfyNode):
             description="A point in time of the video with its own prompt, key frame, or both. Chain several; the gaps "
             "between them are filled towards what is known.",
             inputs=[
-                io.Float.Input("seconds", default=2.5, min=0.0, max=1200.0, step=0.05, tooltip="When, from the start."),
+                io.Float.Input(
+                    "seconds", default=2.5, min=0.0, max=float(MAX_SECONDS), step=0.05, tooltip="When, from the start."
+                ),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -68,9 +73,8 @@ class FramePackEndpoint(io.ComfyNode):
     @classmethod
     def execute(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> io.NodeOutput:
         """Append it."""
-        points = points_of(previous)
-        points.append({"seconds": seconds, "prompt": prompt.strip() or None, "keyframe": keyframe.strip() or None})
-        return io.NodeOutput(json.dumps(points))
+        point = {"seconds": seconds, "prompt": prompt.strip() or None, "keyframe": keyframe.strip() or None}
+        return io.NodeOutput(json.dumps([*points_of(previous), _checked(point)]))
 
 
 class FramePackKeyframe(io.ComfyNode):
@@ -97,8 +101,9 @@ class FramePackKeyframe(io.ComfyNode):
         """Raises PlanError for a name that is empty, too long or taken."""
         if not 1 <= len(name) <= MAX_NAME or name in (START, END, VIDEO):
             raise PlanError(
-                f"name must be 1 to {MAX_NAME} characters long and not start, end or video; got {name!r:.80}. Try key."
+                f"name must be 1 to {MAX_NAME} characters long and not start, end or video; got {quoted(name)}. Try key."
             )
+        slot_of(name)
 
     @classmethod
     def execute(
@@ -106,5 +111,5 @@ class FramePackKeyframe(io.ComfyNode):
     ) -> io.NodeOutput:
         """Add it."""
         if previous and name in previous:
-            raise PlanError(f"two key frames are named {name!r}; give each its own name.")
+            raise PlanError(f"Each key frame has a name of its own; got {quoted(name)} twice. Rename one.")
         return io.NodeOutput({**(previous or {}), name: latent})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..framepack.pictures.diagrams import draw_schedule
+from ..framepack.pictures.schedule_picture import draw_schedule
 from ..framepack.schedule.grammar import Schedule, count_tokens
 from ..framepack.schedule.presets import resolve
 from ..framepack.schedule.rates import MAX_RATE, schedule_of_rate

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..framepack.pictures.diagrams import draw_plan
-from ..framepack.planning.orders import Gap
+from ..framepack.pictures.plan_picture import draw_plan
+from ..framepack.planning.orders import Gap, beyond_training
 from ..framepack.planning.plan import Plan
-from ..framepack.planning.prompt_timeline import read, with_prompts
-from ..framepack.planning.video import Endpoint, Extension, lat_frames_for, make_plan
+from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
+from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest
+from ..framepack.planning.video import plan_video
 from ..framepack.schedule.grammar import parse
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
+from . import host
 from .endpoints import points_of
 from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
 
+log = logging.getLogger(__name__)
+
 MAX_SECTION = 64  # latent frames
+MAKE_IT, ZERO_LATENT = "make it", "zero latent"
 
 
 class EndpointPlanner(io.ComfyNode):
@@ -47,7 +53,10 @@ class EndpointPlanner(io.ComfyNode):
         """Plan and draw."""
         plan = plan_of(schedule, seconds, fps, **options)
         text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
-        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps), text))
+        if warning := beyond_training(parse(schedule).sampling, plan.highest):
+            log.warning("%s", warning)
+            text += f". {warning}"
+        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps, host.poll), text))
 
 
 def _video_inputs() -> list[io.Input]:
@@ -58,11 +67,11 @@ def _video_inputs() -> list[io.Input]:
             "seconds",
             default=5.0,
             min=0.1,
-            max=1200.0,
+            max=float(MAX_SECONDS),
             step=0.1,
             tooltip="Length that is made; whole sections are made. An extended video's own comes on top.",
         ),
-        io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
+        io.Float.Input("fps", default=30.0, min=1.0, max=float(MAX_FPS), step=1.0, tooltip="Frames per second."),
         io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
         io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
     ]
@@ -92,8 +101,8 @@ def _start_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "without_start",
-            options=["make it", "zero latent"],
-            default="make it",
+            options=[MAKE_IT, ZERO_LATENT],
+            default=MAKE_IT,
             optional=True,
             tooltip="Without a start image: make the first frame from the prompt (built-in model), or put a "
             "zero latent in its place (released models, text to video).",
@@ -117,7 +126,7 @@ def _story_inputs() -> list[io.Input]:
             "blend",
             default=0.0,
             min=0.0,
-            max=60.0,
+            max=float(MAX_BLEND),
             step=0.1,
             optional=True,
             tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
@@ -143,7 +152,7 @@ def _order_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "extend",
-            options=["forwards", "backwards"],
+            options=list(get_args(Direction)),
             default="forwards",
             optional=True,
             tooltip="Whether video_latent is continued or led up to.",
@@ -152,52 +161,47 @@ def _order_inputs() -> list[io.Input]:
     ]
 
 
-def plan_of(
+def plan_of(schedule: str, seconds: float, fps: float, **inputs: Any) -> Plan:
+    """The plan of the node's inputs, with the prompts of its timeline. Raises FramePackError."""
+    plan = plan_video(_request(schedule, seconds, fps, **inputs), host.poll)
+    stretches = read(inputs.get("prompts", ""), plan.num_pix_frames / fps)
+    return with_prompts(plan, stretches, fps, inputs.get("blend", 0.0))
+
+
+def _request(
     schedule: str,
     seconds: float,
     fps: float,
     *,
-    width: int,
-    height: int,
     start_image: bool,
     gap: str = "auto",
     end_image: bool = False,
-    without_start: str = "make it",
+    without_start: str = MAKE_IT,
     endpoints: str | None = None,
-    prompts: str = "",
-    blend: float = 0.0,
     section_length: int = 0,
     halve_gaps: bool = False,
-    extend: str = "forwards",
+    extend: Direction = "forwards",
     video_latent: dict[str, Any] | None = None,
-) -> Plan:
-    """The plan of the node's inputs. Raises FramePackError."""
+    **others: Any,
+) -> PlanRequest:
+    """The inputs as a request."""
     parsed = parse(schedule)
     if section_length:
         parsed = replace(parsed, generate=section_length)
-    extension = None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend)
-    zero = without_start == "zero latent"
-    plan = make_plan(
-        parsed,
-        num_lat_frames=_num_lat_frames(lat_frames_for(seconds, fps, parsed), extension, zero and not start_image),
+    return PlanRequest.lasting(
+        seconds,
+        fps,
+        schedule=parsed,
         start=start_image,
         end=end_image,
         gap=None if gap == "auto" else gap,
-        height=height,
-        width=width,
-        no_start="zero" if zero else "section",
-        endpoints=[_endpoint(point, fps) for point in points_of(endpoints)],
+        height=others["height"],
+        width=others["width"],
+        no_start="section" if without_start == MAKE_IT else "zero",
+        endpoints=tuple(_endpoint(point, fps) for point in points_of(endpoints)),
         halve=halve_gaps,
-        extend=extension,
+        extend=None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
     )
-    return with_prompts(plan, read(prompts, plan.num_pix_frames / fps), fps, blend)
-
-
-def _num_lat_frames(made: int, extension: Extension | None, zero: bool) -> int:
-    """The whole video's, from a start frame with the sections after it, and what is extended."""
-    there = extension.num_lat_frames if extension else 0
-    begun = extension is not None and extension.direction == "forwards"
-    return made + there - (begun or zero)  # what is there begins it, or a zero latent that is no part of it
 
 
 def _length(latent: dict[str, Any]) -> int:

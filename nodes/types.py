@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from PIL.Image import Image
 
-from ..framepack.pictures.diagrams import in_palette
+from ..framepack.pictures.drawing import in_palette
 from . import host
 
 ScheduleType = io.Custom("FRAMEPACK_SCHEDULE")  # a canonical schedule string

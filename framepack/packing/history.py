@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LatentSizeError, PlanError
-from ..planning.plan import Context, Section
+from ..planning.section import Context, Section
 from ..schedule.grammar import num_tail_tokens
 from ..units import Kernel
 
@@ -61,7 +61,9 @@ def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor)
         latents = torch.cat([frame(f) for f in context.frames], 2)
         if context.tail == "tc":  # here, once a section, so that no step's cost grows with the video
             latents = latents.mean(2, keepdim=True)
-        return ContextGroup(kernel=context.kernel, latents=latents, positions=context.positions, tail=context.tail)
+        return ContextGroup(
+            kernel=context.kernel, latents=latents, positions=tuple(context.positions), tail=context.tail
+        )
 
     return [packed(context) for context in section.context]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import log
-
-from ..errors import FramePackError
+from ..errors import FramePackError, quoted
 from ..units import PIXEL_UNIT
 
-BASE_SIZE = 640
+BASE_SIZE, MIN_BASE, MAX_BASE = 640, 64, 4096
+MAX_SIDE = 1_000_000  # pixels of a picture
 # Height and width of the released models' 14 buckets at 640.
 BUCKETS = (
     *((416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640)),
@@ -18,14 +17,14 @@ BUCKETS = (
 def nearest_bucket(height: int, width: int, base: int = BASE_SIZE) -> tuple[int, int]:
     """Height and width of the bucket whose shape is nearest to a picture's; other bases scale the list.
 
-    Raises FramePackError for a picture without area, or a base under 64.
+    As in the release: the smallest |height * bucket width - width * bucket height|, the last one on a tie. Raises
+    FramePackError for a picture without area or a base out of bounds.
     """
-    if min(height, width) < 1 or not 64 <= base <= 4096:
-        raise FramePackError(
-            f"a picture of {width}x{height} pixels and a base of {base} came; expected a picture with area and a base "
-            f"of 64 to 4096, such as {BASE_SIZE}"
-        )
-    wanted = log(width / height)
-    bucket = min(BUCKETS, key=lambda size: abs(log(size[1] / size[0]) - wanted))
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        size = f"{quoted(width)} x {quoted(height)}"
+        raise FramePackError(f"A picture is 1 to {MAX_SIDE} pixels high and wide; got {size}. Use another image.")
+    if not MIN_BASE <= base <= MAX_BASE:
+        raise FramePackError(f"The base must be {MIN_BASE} to {MAX_BASE}; got {quoted(base)}. Try {BASE_SIZE}.")
+    bucket = min(reversed(BUCKETS), key=lambda size: abs(height * size[1] - width * size[0]))
     high, wide = (max(round(side * base / BASE_SIZE / PIXEL_UNIT) * PIXEL_UNIT, PIXEL_UNIT) for side in bucket)
     return high, wide

@@ -1,7 +1,7 @@
-"""What a step costs, by its tokens, at the size of the released models (HunyuanVideo's 20 + 40 blocks, 3072 wide).
+"""The cost of a step by its tokens, at the size of the released models (HunyuanVideo's 20 + 40 blocks, 3072 wide).
 
 Per token and block 24 d^2 operations go into matrix products, and 4 d into attention to each other token; both kinds
-of blocks have the same number of each. Only ratios of costs mean anything.
+of blocks have the same number of each. Only ratios of costs have a meaning.
 """
 
 from __future__ import annotations

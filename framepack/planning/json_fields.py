@@ -1,4 +1,4 @@
-"""Reading a plan's JSON: each part is what it has to be, or a PlanError says what came and what was expected."""
+"""Reads a plan's JSON: each part has its type and bounds, or a PlanError names the part and the value."""
 
 from __future__ import annotations
 
@@ -6,46 +6,48 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import PlanError
+from ..errors import PlanError, quoted
 
 MAX_POSITION = 1_000_000
 MAX_NAME = 64  # characters of a slot's name
+MAX_JSON = 100_000_000  # characters
+SOURCE = "Use the output of EndpointPlanner or FramePackEndpoint."
 
 T = TypeVar("T")
 
 
-def load_json(text: str, what: str) -> object:
-    """What a text of JSON holds. Raises PlanError."""
+def load_json(text: object, what: str) -> object:
+    """The value that a text of JSON states. Raises PlanError."""
+    if not isinstance(text, str) or len(text) > MAX_JSON:
+        raise PlanError(f"The {what} is JSON text of at most {MAX_JSON} characters; got {quoted(text)}. {SOURCE}")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as fault:
-        raise PlanError(f"the {what} is no JSON ({fault}); expected what EndpointPlanner gives") from fault
+        raise PlanError(f"The {what} is not valid JSON ({fault}); got {quoted(text)}. {SOURCE}") from fault
 
 
 def object_of(data: object, what: str, required: set[str], optional: set[str]) -> dict[str, Any]:
-    """The object's fields, none missing and none strange. Raises PlanError."""
+    """The object's fields: all required ones, and no unknown ones. Raises PlanError."""
     if not isinstance(data, dict):
-        raise PlanError(
-            f"{what} is a JSON {type(data).__name__}; expected an object with {', '.join(sorted(required))}"
-        )
+        raise PlanError(f"{what} is an object with {', '.join(sorted(required))}; got {quoted(data)}. {SOURCE}")
     if missing := required - data.keys():
-        raise PlanError(f"{what} has no {min(missing)}; expected what EndpointPlanner gives")
+        raise PlanError(f"{what} has no {min(missing)}. {SOURCE}")
     if strange := data.keys() - required - optional:
-        raise PlanError(f"{what} has the unknown field {min(strange)!r:.40}; expected what EndpointPlanner gives")
+        raise PlanError(f"{what} has the unknown field {quoted(min(strange))}. {SOURCE}")
     return data
 
 
 def list_of(data: object, what: str) -> list[Any]:
     """The list. Raises PlanError."""
     if not isinstance(data, list):
-        raise PlanError(f"{what} came as a JSON {type(data).__name__}; expected a list")
+        raise PlanError(f"{what} is a list; got {quoted(data)}. {SOURCE}")
     return data
 
 
 def int_of(value: object, what: str, least: int) -> int:
     """A whole number of at least `least`. Raises PlanError."""
     if type(value) is not int or not least <= value <= MAX_POSITION:
-        raise PlanError(f"{what} {value!r:.40} came; expected a whole number from {least} to {MAX_POSITION}")
+        raise PlanError(f"{what} is a whole number from {least} to {MAX_POSITION}; got {quoted(value)}. {SOURCE}")
     return value
 
 
@@ -60,7 +62,7 @@ def frames_of(data: object) -> tuple[int | str | None, ...]:
     def frame(value: object) -> int | str | None:
         if value is None:
             return None
-        return slot_of(value) if isinstance(value, str) else int_of(value, "a context frame", 0)
+        return slot_of(value) if isinstance(value, str) else int_of(value, "A context frame", 0)
 
     return _each(data, "frames", frame)
 
@@ -72,5 +74,5 @@ def _each(data: object, what: str, read: Callable[[object], T]) -> tuple[T, ...]
 def slot_of(value: object) -> str:
     """A slot's name. Raises PlanError."""
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or not value.isprintable():
-        raise PlanError(f"the slot name {value!r:.40} came; expected 1 to {MAX_NAME} printable characters")
+        raise PlanError(f"A slot's name has 1 to {MAX_NAME} printable characters; got {quoted(value)}. Try key.")
     return value

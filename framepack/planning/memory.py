@@ -1,7 +1,7 @@
-"""The least memory that a section and a plan take, and what would fit where there is less.
+"""The least memory that a section and a plan need, and what would fit where less is available.
 
-All are lower bounds: what a forward pass cannot do without, whatever the host offloads or splits, so that nothing is
-refused that would run. Weights are streamed layer by layer; a forward holds its activations and the largest matrix.
+All are lower bounds: whatever the host offloads or splits, a forward pass needs this much, so nothing is rejected
+that would run. Weights are streamed layer by layer; a forward holds its activations and the largest matrix.
 
 Dims: l tokens, d width; sizes on the latent grid are height by width.
 """
@@ -15,7 +15,7 @@ from ..errors import TooLittleMemoryError
 from ..units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT, pixel_frames
 from .plan import Plan, Section
 
-# Of [l, d] in a block that are alive together: the tokens, q, k, v, and what attention gives. All else runs in pieces.
+# Tensors [l, d] of a block that are alive together: the tokens, q, k, v, and attention's output. Others run in pieces.
 ALIVE = 5
 LATENT_CHANNELS, LATENT_BYTES = 16, 4  # finished sections are kept in float32
 PIXEL_BYTES = 3 * 4  # of an image in the host
@@ -24,9 +24,9 @@ GB, MB = 1e9, 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One section's forward pass: tokens that it generates and sees on a grid, by a model `width` wide.
+    """One section's forward pass: tokens that it generates and sees on a grid, by a model `model_width` wide.
 
-    `itemsize` are the bytes of an activation, `matrix` those of the largest weight.
+    `itemsize` is the bytes of an activation, `matrix` those of the largest weight.
     """
 
     section: Section
@@ -43,26 +43,32 @@ class Work:
         return made + self.section.num_context_tokens(self.height, self.width)
 
     @property
+    def num_padded(self) -> int:
+        """Latent positions of its largest context group, padded to whole kernels before it becomes tokens."""
+        return max((context.num_padded(self.height, self.width) for context in self.section.context), default=0)
+
+    @property
     def least(self) -> int:
-        """Bytes that it takes at the least."""
-        return ALIVE * self.num_tokens * self.model_width * self.itemsize + self.matrix
+        """Bytes that it needs at least: for its blocks, or before them for the largest context group."""
+        blocks = ALIVE * self.num_tokens * self.model_width * self.itemsize + self.matrix
+        return max(blocks, self.num_padded * LATENT_CHANNELS * self.itemsize)
 
 
 def check_work(work: Work, there: int) -> None:
-    """Raises TooLittleMemoryError with what would fit where a section takes more than there is, in bytes."""
+    """Raises TooLittleMemoryError, with what would fit, where a section needs more bytes than are available."""
     if work.least <= there:
         return
     h, w = (PIXELS_PER_LATENT * n for n in (work.height, work.width))
     raise TooLittleMemoryError(
-        f"A section of {work.section.num_lat_frames} latent frames at {w}x{h} takes {_said(work.least)} at the "
-        f"least ({work.num_tokens} tokens), and {_said(there)} can be had. {_remedy(_fitting(work, there))}"
+        f"A section of {work.section.num_lat_frames} latent frames at {w}x{h} needs at least {_amount(work.least)} "
+        f"({work.num_tokens} tokens); only {_amount(there)} is available. {_remedy(_fitting(work, there))}"
     )
 
 
 def check_plan(plan: Plan, there: int, images: bool = False) -> None:
-    """Raises TooLittleMemoryError where what is kept of a whole plan until its end takes more bytes than there are.
+    """Raises TooLittleMemoryError where a plan's results need more bytes than are available.
 
-    These are its latents, and with `images` all of its frames, where they are decoded as they come.
+    These are its latents and, with `images`, all of its decoded frames.
     """
     assert plan.height and plan.width, "a plan that is sampled states its size"
     latent = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2
@@ -74,10 +80,10 @@ def check_plan(plan: Plan, there: int, images: bool = False) -> None:
     fits = (there // (latent + FRAMES_PER_LATENT * image) - 1) // per_section  # and a start image
     fitting = [f"{fits} sections ({pixel_frames(fits * per_section + 1)} frames)"] if fits > 0 else []
     if images and plan.num_lat_frames * latent <= there:
-        fitting.append("leaving vae unconnected and saving through FramePackVideo, which keeps no images")
+        fitting.append("vae disconnected and the video saved through FramePackVideo, which keeps no images")
     raise TooLittleMemoryError(
         f"The latents {'and images ' if images else ''}of {len(plan.sections)} sections at {plan.width}x{plan.height} "
-        f"take {_said(least)}, and {_said(there)} can be had. {_remedy(fitting)}"
+        f"need {_amount(least)}; only {_amount(there)} is available. {_remedy(fitting)}"
     )
 
 
@@ -107,10 +113,10 @@ def _largest(below: int, fits: Callable[[int], bool]) -> int:
     return next((num for num in range(below - 1, 0, -1) if fits(num)), 0)
 
 
-def _said(num_bytes: int) -> str:
+def _amount(num_bytes: int) -> str:
     return f"{num_bytes / GB:.1f} GB" if num_bytes >= GB / 10 else f"{num_bytes / MB:.1f} MB"
 
 
 def _remedy(fitting: Iterable[str]) -> str:
     found = list(fitting)
-    return f"What would fit: {', or '.join(found)}." if found else "Free memory, or use another device."
+    return f"What fits: {', or '.join(found)}." if found else "Free memory, or use another device."

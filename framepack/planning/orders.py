@@ -1,51 +1,79 @@
 """The orders of generation (paper section 3.3) over one span of a video: sections, what each sees, and where.
 
-Ranges are latent frames, half open. RoPE is shift-invariant, so only the gaps between positions matter; the skip x
-is bridged by a rule: `released` (at most 3 sections in the first pass, then 2), `pinned` (0), `true` (time itself),
-`capped:N` (at most N sections). Inverted and released, that is 3, 2, ..., 2, 1, 0 sections.
+Ranges are latent frames, half open. Positions are the time indices of RoPE: each section's begin at 0, and groups
+stand side by side but for skips. RoPE between picture tokens is shift-invariant, but text tokens are not rotated, so
+absolute positions count too. A gap rule says how many positions a skip spans: `released` (at most 3 sections in the
+first pass, then 2), `pinned` (none), `true` (as many as frames), `capped:N` (at most N sections). With the inverted
+order `released` gives gaps of 3, 2, ..., 2, 1, 0 sections.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ..errors import PlanError
-from ..schedule.grammar import Group, Schedule
-from .plan import INTS, Context, Section
+from ..errors import PlanError, quoted
+from ..schedule.grammar import Group, Sampling, Schedule
+from .section import Context, Section
 
 GAP_RULES = ("released", "pinned", "true", "capped:N")
+DEFAULT_GAP = {"inverted": "released", "endpoint": "capped:3", "vanilla": "pinned"}
+# Positions that the released models were trained on: FramePackI2V_HY's 0 to 55, F1's 0 to 28.
+TRAINED = {"inverted": range(56), "endpoint": range(56), "vanilla": range(29)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A gap rule; `cap` is in sections, for `capped`."""
+    """A gap rule; `cap` is in sections, for `capped`. With a `limit`, gaps shrink to keep positions below it."""
 
     rule: str
     cap: int = 0
+    limit: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Gap:
         """Read ``released``, ``pinned``, ``true`` or ``capped:N``. Raises PlanError."""
-        if match := re.fullmatch(r"capped:([0-9]{1,4})", text, re.ASCII):
-            return cls(rule="capped", cap=int(match[1]))
-        if text not in GAP_RULES[:3]:
-            raise PlanError(f"the gap {text!r:.40} came; expected {', '.join(GAP_RULES)}, such as capped:3")
-        return cls(rule=text)
+        if isinstance(text, str):
+            if match := re.fullmatch(r"capped:([0-9]{1,4})", text, re.ASCII):
+                return cls(rule="capped", cap=int(match[1]))
+            if text in GAP_RULES[:3]:
+                return cls(rule=text)
+        raise PlanError(f"The gap is one of {', '.join(GAP_RULES)}; got {quoted(text)}. Try capped:3.")
 
-    def bridge(self, skipped: int, generate: int, first: bool) -> int:
-        """The gap in positions over so many skipped frames; `first` for the span's first section."""
-        if self.rule == "true":
-            return skipped
-        most = {"pinned": 0, "released": 3 if first else 2, "capped": self.cap}[self.rule]
-        return max(min(skipped, most * generate), 0)
+    @classmethod
+    def default(cls, order: Sampling) -> Gap:
+        """An order's own rule, kept within the positions that released models were trained on where possible."""
+        return replace(cls.parse(DEFAULT_GAP[order]), limit=TRAINED[order].stop)
+
+    def bridge(self, skips: Sequence[int], num_others: int, generate: int, first: bool) -> list[int]:
+        """The gaps in positions over skipped frames.
+
+        `num_others` positions are taken by all else; `first` is true of the span's first section.
+        """
+        most = {"pinned": 0, "released": (3 if first else 2) * generate, "capped": self.cap * generate}.get(self.rule)
+        gaps = [max(skip if most is None else min(skip, most), 0) for skip in skips]
+        room = -1 if self.limit is None else self.limit - num_others
+        if 0 <= room < sum(gaps):
+            return [gap * room // sum(gaps) for gap in gaps]
+        return gaps
+
+
+def beyond_training(order: Sampling, highest: int) -> str | None:
+    """A warning where a plan's highest position is above those that the released models were trained on."""
+    trained = TRAINED[order]
+    if highest in trained:
+        return None
+    return (
+        f"Positions reach {highest}; the released models of this order were trained on 0 to {trained[-1]}, so expect "
+        "lower quality from them."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Frames [start, stop) to make. [first, start) and [stop, last) are there before; frame -1 is a zero latent."""
+    """Frames [start, stop) to make. [first, start) and [stop, last) exist already; frame -1 is a zero latent."""
 
     start: int
     stop: int
@@ -54,12 +82,12 @@ class Span:
 
     @property
     def past(self) -> range:
-        """The frames that are there before it."""
+        """The frames that exist before it."""
         return range(self.first, self.start)
 
     @property
     def future(self) -> range:
-        """The frames that are there after it."""
+        """The frames that exist after it."""
         return range(self.stop, self.last)
 
 
@@ -121,92 +149,69 @@ def lay_out(
     first: bool,
     ending: tuple[int, int] | None = None,
 ) -> Section:
-    """One section that makes `made`, and `ending` with it: what it sees of `past` and `future`, and all positions."""
-    left = _left(schedule, gap, made[0], past, first)
-    there = left.stop + made[1] - made[0] + gap.bridge(future.start - made[1], schedule.generate, first)
+    """One section that makes `made`, and `ending` with it: its context from `past` and `future`, and all positions."""
+    far, near, num_made = _length(schedule.far_past), _length(schedule.past), made[1] - made[0]
     right = schedule.future + schedule.far_future
-    reach = future.start + _length(right)
-    groups = [*left.groups, *_contexts(right, future.start, there, future)]
-    if schedule.tail_side == "past":
-        context = [*_tail(schedule, left.tail, left.tail_stop - len(left.tail)), *groups]
-    else:
-        context = [*groups, *_tail(schedule, range(reach, future.stop), there + _length(right))]
-    positions = [*range(left.stop, left.stop + made[1] - made[0])]
+    # Beyond a skip stand the oldest frames, but in the inverted order the nearest.
+    oldest = past.stop - far if schedule.sampling == "inverted" else past.start
+    newest = past.stop - near
+    behind, ahead = _tails(schedule, range(oldest + far, newest), range(future.start + _length(right), future.stop))
+    skips = (
+        newest - oldest - far if far and near else 0,
+        made[0] - newest - near if near else made[0] - oldest - far,
+        future.start - made[1] if future or ending else 0,
+    )
+    num_others = len(behind) + far + near + num_made + max(_length(right), ending[1] - ending[0] if ending else 0)
+    inner, before, after = gap.bridge(skips, num_others, schedule.generate, first)
+    at = far + (max(inner, len(behind)) if near else 0)  # where the past's near groups begin
+    start = at + near + (before if near else max(before, len(behind)))
+    there = start + num_made + after
+    tail_stop = at if near else start
+    context = [
+        *_contexts(schedule.far_past, oldest, 0, past),
+        *_contexts(schedule.past, newest, at, past),
+        *_contexts(right, future.start, there, future),
+    ]
+    context = [
+        *_tail(schedule, behind, tail_stop - len(behind)),
+        *context,
+        *_tail(schedule, ahead, there + _length(right)),
+    ]
+    positions = [*range(start, start + num_made)]
     if ending:
         positions += range(there, there + ending[1] - ending[0])
-    makes = (made, ending) if ending else (made,)
-    return _from_zero(Section(makes=makes, positions=tuple(positions), context=tuple(context)))
+    return Section(makes=(made, ending) if ending else (made,), positions=tuple(positions), context=tuple(context))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Left:
-    """The past side of a section: its groups, the tail's frames, and the positions at which tail and side stop."""
-
-    groups: list[Context]
-    tail: range
-    tail_stop: int
-    stop: int
-
-
-def _left(schedule: Schedule, gap: Gap, start: int, past: range, first: bool) -> _Left:
-    """Lay out the past side. Beyond the skip stand the oldest frames, but in the inverted order the nearest."""
-    far, near, generate = _length(schedule.far_past), _length(schedule.past), schedule.generate
-    oldest = past.stop - far if schedule.sampling == "inverted" else past.start
-    if not near:
-        stop = far + gap.bridge(start - oldest - far, generate, first)
-        groups = _contexts(schedule.far_past, oldest, 0, past)
-        tail = range(past.start, oldest) if schedule.sampling == "inverted" else range(oldest + far, past.stop)
-        return _Left(groups=groups, tail=tail, tail_stop=0 if schedule.sampling == "inverted" else stop, stop=stop)
-    newest = past.stop - near
-    at = far + gap.bridge(newest - oldest - far, generate, first) if far else newest
-    return _Left(
-        groups=[*_contexts(schedule.far_past, oldest, 0, past), *_contexts(schedule.past, newest, at, past)],
-        tail=range(oldest + far, newest),
-        tail_stop=at,
-        stop=at + near + gap.bridge(start - past.stop, generate, first),
-    )
+def _tails(schedule: Schedule, behind: range, ahead: range) -> tuple[range, range]:
+    """The tail's frames in the past and in the future, of which the schedule keeps one or none."""
+    none = range(0)
+    if schedule.tail == "td":
+        return none, none
+    if schedule.tail_side == "past":
+        return range(max(behind.start, 0), max(behind.stop, 0)), none
+    return none, ahead
 
 
 def _contexts(groups: Iterable[Group], frame: int, position: int, known: range) -> list[Context]:
     """Contexts of neighbouring groups that begin at a frame and a position; None for frames that are not known."""
     contexts = []
     for group in groups:
-        frames = range(frame, frame + group.num_lat_frames)
-        contexts.append(
-            Context(
-                kernel=group.kernel,
-                frames=tuple([i if i in known and i >= 0 else None for i in frames]),
-                positions=tuple(range(position, position + group.num_lat_frames)),
-            )
-        )
+        frames, positions = (range(at, at + group.num_lat_frames) for at in (frame, position))
+        there = frames[0] in known and frames[-1] in known and frames.start >= 0
+        seen = frames if there else tuple([i if i in known and i >= 0 else None for i in frames])
+        contexts.append(Context(kernel=group.kernel, frames=seen, positions=positions))
         frame, position = frames.stop, position + group.num_lat_frames
     return contexts
 
 
 def _tail(schedule: Schedule, frames: range, position: int) -> list[Context]:
-    """The tail as a context group, where the schedule keeps it and there are such frames."""
-    frames = range(max(frames.start, 0), frames.stop)
-    if schedule.tail == "td" or not frames:
+    """The tail as a context group, where there are such frames."""
+    if not frames:
         return []
     positions = range(position, position + len(frames))
-    return [
-        Context(
-            kernel=schedule.tail_kernel,
-            frames=INTS[frames.start : frames.stop],
-            positions=INTS[position : positions.stop] if position >= 0 else tuple(positions),
-            tail=schedule.tail,
-        )
-    ]
+    return [Context(kernel=schedule.tail_kernel, frames=frames, positions=positions, tail=schedule.tail)]
 
 
 def _length(groups: Iterable[Group]) -> int:
     return sum(group.num_lat_frames for group in groups)
-
-
-def _from_zero(section: Section) -> Section:
-    """The section with its positions shifted up, if any is negative, so that the lowest is 0."""
-    lowest = min(section.positions[0], *(c.positions[0] for c in section.context)) if section.context else 0
-    if lowest >= 0:
-        return section
-    context = tuple(replace(c, positions=tuple([p - lowest for p in c.positions])) for c in section.context)
-    return replace(section, positions=tuple([p - lowest for p in section.positions]), context=context)

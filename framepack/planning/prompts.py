@@ -1,11 +1,11 @@
-"""What a section is told: a prompt, or two of them blended where one gives way to the other."""
+"""The prompt of a section: text, or a blend of two texts around a border of the prompt timeline."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PlanError
+from ..errors import PlanError, quoted
 
 MAX_PROMPT = 20_000  # characters
 
@@ -20,7 +20,7 @@ class Blend:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < 1:
-            raise PlanError(f"a blend of weight {self.weight:g} came; expected a number between 0 and 1")
+            raise PlanError(f"A blend's weight is a number between 0 and 1; got {self.weight:g}. Try 0.5.")
 
     def __str__(self) -> str:
         return f"{1 - self.weight:.0%} {self.before} + {self.weight:.0%} {self.after}"
@@ -42,16 +42,18 @@ def from_data(data: object) -> Prompt | None:
         return None
     if isinstance(data, dict) and data.keys() == {"before", "after", "weight"}:
         weight = data["weight"]
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise PlanError(f"a blend's weight {weight!r:.40} came; expected a number between 0 and 1")
-        return Blend(before=_text(data["before"]), after=_text(data["after"]), weight=float(weight))
-    return _text(data)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1:
+            raise PlanError(f"A blend's weight is a number between 0 and 1; got {quoted(weight)}. Try 0.5.")
+        return Blend(before=checked(data["before"]), after=checked(data["after"]), weight=float(weight))
+    return checked(data)
 
 
-def _text(data: object) -> str:
-    if not isinstance(data, str) or len(data) > MAX_PROMPT:
-        raise PlanError(
-            f"the prompt {data!r:.40} came; expected null, text of up to {MAX_PROMPT} characters, or an object of "
-            "before, after and weight"
-        )
-    return data
+def checked(text: object) -> str:
+    """A prompt's text within its bound. Raises PlanError."""
+    if not isinstance(text, str):
+        raise PlanError(f"A prompt is text, or an object of before, after and weight; got {quoted(text)}.")
+    if len(text) > MAX_PROMPT:
+        raise PlanError(f"A prompt has at most {MAX_PROMPT} characters; got {len(text)}. Shorten {quoted(text)}.")
+    if surrogate := next((c for c in text if "\ud800" <= c <= "\udfff"), None):
+        raise PlanError(f"A prompt is text that UTF-8 can hold; got {quoted(text)}. Remove {quoted(surrogate)}.")
+    return text

@@ -2,7 +2,7 @@
 
 A string such as ``f1k1_x_g9_f1k1f2k2f16k4_td`` lists, left earlier in video time, the frames that are seen and the
 kernel that each goes through (f16k4), what is generated (g9), what is skipped (x), and what becomes of the tail
-(td delete, ta append, tc compress). A suffix +d or +D asks for a discretized history (version 2).
+(td delete, ta append, tc compress). The paper's suffixes +d and +D (discretized history) are not supported yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from math import ceil
 from typing import Any, Literal, get_args
 
-from ..errors import FramePackError, ScheduleError
+from ..errors import FramePackError, ScheduleError, quoted
 from ..units import BASE, Kernel
 
 Side = Literal["past", "future"]
@@ -57,13 +57,22 @@ class Schedule:
     far_future: tuple[Group, ...] = ()
     tail: Tail = "td"
     tail_side: Side | None = None
-    discretize: Literal["d", "D"] | None = None
 
     def __post_init__(self) -> None:
         if not self.groups or (self.future and (self.past or self.far_future)):
-            raise FramePackError(f"no order of generation has the shape of {self}; one that has is {EXAMPLE}")
-        if self.tail == "td" or self.tail_side is None:  # what is deleted lies nowhere
+            raise FramePackError(f"No order of generation has the shape {self}. Try {EXAMPLE}.")
+        if self.tail == "td":  # it has no frames, and is written where tails usually are
             object.__setattr__(self, "tail_side", "future" if self.future else "past")
+        elif self.tail_side is None:
+            object.__setattr__(self, "tail_side", self.tail_sides[0])
+        elif self.tail_side not in self.tail_sides:
+            side = "left" if self.tail_sides[0] == "past" else "right"
+            raise FramePackError(f"This side of {self} has no frames for a tail. Put {self.tail} at the far {side}.")
+        if len(str(self)) > MAX_LENGTH:
+            raise FramePackError(
+                f"A schedule has at most {MAX_LENGTH} characters, its tail included; got {len(str(self))}. Use fewer "
+                "groups."
+            )
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -76,6 +85,13 @@ class Schedule:
         if self.future:
             return "inverted"
         return "endpoint" if self.far_future else "vanilla"
+
+    @property
+    def tail_sides(self) -> tuple[Side, ...]:
+        """The sides on which a tail can lie, the usual one first: beyond groups, and in an inverted order ahead."""
+        if self.future:
+            return ("future",)
+        return (*(("past",) if self.past or self.far_past else ()), *(("future",) if self.far_future else ()))
 
     @property
     def tail_kernel(self) -> Kernel:
@@ -99,7 +115,7 @@ class Schedule:
             *(["x", "".join(map(str, self.far_future))] if self.far_future else []),
         ]
         names.insert(0 if self.tail_side == "past" else len(names), self.tail)
-        return "_".join(names) + (f"+{self.discretize}" if self.discretize else "")
+        return "_".join(names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +156,9 @@ def num_tail_tokens(tail: str, kernel: Kernel, num_lat_frames: int, height: int,
 
 
 def parse(text: str) -> Schedule:
-    """Parse a schedule string; no tail written means td. Raises ScheduleError with a caret under the fault."""
+    """Parse a schedule string; without a tail it means td. Raises ScheduleError with a caret under the fault."""
+    if not isinstance(text, str):
+        raise ScheduleError("", 0, f"A schedule is text; got {quoted(text)}.", f"Try {EXAMPLE}.")
     return _Parser(text.strip()).schedule()
 
 
@@ -152,7 +170,7 @@ class _Part:
 
 
 class _Parser:
-    """One pass over the parts, then checks of their order; every fault knows its place in the text."""
+    """One pass over the parts, then checks of their order; every fault states its place in the text."""
 
     def __init__(self, text: str):
         self.text = text
@@ -162,44 +180,48 @@ class _Parser:
 
     def schedule(self) -> Schedule:
         self.check_characters()
-        body, discretize = self.suffix()
-        parts = self.parts(body)
+        self.check_suffix()
+        parts = self.parts()
         tail = self.take_tail(parts)
         self.check_once(parts)
-        return self.build(parts, tail, discretize)
+        places = self.places(parts)
+        try:
+            return Schedule(
+                generate=next(part.value for part in parts if part.kind == "g"),
+                tail=tail.value if tail else "td",
+                tail_side=tail.kind if tail else None,  # type: ignore[arg-type]
+                **{name: _with_side(value, "past" if "past" in name else "future") for name, value in places.items()},
+            )
+        except FramePackError as fault:
+            raise self.fail(tail.at if tail else len(self.text), str(fault), f"Try {EXAMPLE}.") from fault
 
     def check_characters(self) -> None:
         text = self.text
         if not text:
-            raise self.fail(0, "An empty schedule came.", f"Try {EXAMPLE}.")
+            raise self.fail(0, "The schedule is empty.", f"Try {EXAMPLE}.")
         if len(text) > MAX_LENGTH:
-            raise self.fail(
-                MAX_LENGTH,
-                f"A schedule of {len(text)} characters came.",
-                f"Expected {MAX_LENGTH} at most, as {EXAMPLE}.",
-            )
+            fault = f"A schedule has at most {MAX_LENGTH} characters; got {len(text)}."
+            raise self.fail(MAX_LENGTH, fault, f"Use fewer groups, as in {EXAMPLE}.")
         strange = next((i for i, c in enumerate(text) if not (c.isascii() and (c.isalnum() or c in "_+"))), None)
         if strange is not None:
             c = text[strange]
             raise self.fail(
                 strange,
                 f"The character {c!r} (U+{ord(c):04X}) has no meaning in a schedule.",
-                f"Only a to z, 0 to 9, _ and + do, as in {EXAMPLE}.",
+                f"Use a to z, 0 to 9 and _, as in {EXAMPLE}.",
             )
 
-    def suffix(self) -> tuple[str, Any]:
+    def check_suffix(self) -> None:
         body, plus, name = self.text.partition("+")
-        if plus and name not in ("d", "D"):
-            raise self.fail(
-                len(body),
-                f"Unknown suffix {_shown(plus + name)}.",
-                "Expected +d or +D at the very end (discretized history).",
-            )
-        return (body.removesuffix("_") if plus else body), name or None
+        if plus and name in ("d", "D"):
+            fault = f"Discretized history (the suffix +{name}) is not supported yet."
+            raise self.fail(len(body), fault, f"Remove +{name}.")
+        if plus:
+            raise self.fail(len(body), f"Unknown suffix {_shown(plus + name)}.", f"Remove it, as in {EXAMPLE}.")
 
-    def parts(self, body: str) -> list[_Part]:
+    def parts(self) -> list[_Part]:
         found, at = [], 0
-        for name in body.split("_"):
+        for name in self.text.split("_"):
             found.append(self.part(name, at))
             at += len(name) + 1
         return found
@@ -210,15 +232,15 @@ class _Parser:
         if name == "x":
             return _Part("x", at)
         if re.fullmatch(r"g[0-9]+", name):
-            return _Part("g", at, self.number(name[1:], at + 1, MAX_GENERATE, "latent frames to generate"))
+            return _Part("g", at, self.number(name[1:], at + 1, MAX_GENERATE, "A section's length in latent frames"))
         if re.match(r"f[0-9]", name):
             return _Part("f", at, self.groups(name, at))
-        raise self.fail(at, f"Unknown part {_shown(name)}." if name else "An empty part came.", _remedy(name))
+        raise self.fail(at, f"Unknown part {_shown(name)}." if name else "A part is empty.", _remedy(name))
 
     def number(self, digits: str, at: int, most: int, what: str) -> int:
         value = int(digits[:12].lstrip("0") or "0") if len(digits.lstrip("0")) <= 12 else most + 1
         if not 1 <= value <= most:
-            raise self.fail(at, f"{_bare(digits)} {what} came.", f"Expected 1 to {most}.")
+            raise self.fail(at, f"{what} is 1 to {most}; got {_bare(digits)}.", f"Try {min(most, max(value, 1))}.")
         return value
 
     def groups(self, name: str, at: int) -> list[tuple[int, Kernel]]:
@@ -229,25 +251,25 @@ class _Parser:
                 raise self.fail(
                     at + place,
                     f"No group begins with {_shown(name[place:])}.",
-                    "Expected frames and their kernel, such as f16k4 (short for f16k4h8w8) or f1k1h4w4.",
+                    "Write a number of frames and a kernel, such as f16k4 (short for f16k4h8w8) or f1k1h4w4.",
                 )
-            frames = self.number(match[1], at + match.start(1), MAX_FRAMES, "latent frames in a group")
+            frames = self.number(match[1], at + match.start(1), MAX_FRAMES, "A group's length in latent frames")
             found.append((frames, self.kernel(match, at)))
             place = match.end()
         return found
 
     def kernel(self, match: re.Match[str], at: int) -> Kernel:
-        k = self.number(match[2], at + match.start(2), MAX_KERNEL, "latent frames as a kernel's time")
+        k = self.number(match[2], at + match.start(2), MAX_KERNEL, "A kernel's time")
         if match[3] is None:
             return Kernel.short(k)
         sides = []
         for i, what in ((3, "height"), (4, "width")):
-            side = self.number(match[i], at + match.start(i), 2 * MAX_KERNEL, f"as a kernel's {what}")
+            side = self.number(match[i], at + match.start(i), 2 * MAX_KERNEL, f"A kernel's {what}")
             if side % 2:
                 raise self.fail(
                     at + match.start(i),
-                    f"A kernel's {what} of {side} came.",
-                    "Expected an even one: RoPE phases are pooled from 2x2 patches.",
+                    f"A kernel's {what} must be even, because RoPE phases are pooled from 2x2 patches; got {side}.",
+                    f"Try {side + 1}.",
                 )
             sides.append(side)
         return Kernel(k, *sides)
@@ -257,9 +279,10 @@ class _Parser:
         if not tails:
             return None
         if len(tails) > 1:
-            raise self.fail(parts[tails[1]].at, "A second tail.", "Keep one of td, ta and tc.")
+            raise self.fail(parts[tails[1]].at, "The schedule has a second tail.", "Keep one of td, ta and tc.")
         if tails[0] not in (0, len(parts) - 1):
-            raise self.fail(parts[tails[0]].at, "A tail in the middle.", "Put it at the far left or the far right.")
+            fault = "The tail stands in the middle."
+            raise self.fail(parts[tails[0]].at, fault, "Put it at the far left or the far right.")
         tail = parts.pop(tails[0])
         tail.kind = "past" if tails[0] == 0 else "future"
         return tail
@@ -269,16 +292,18 @@ class _Parser:
         if not generates:
             raise self.fail(len(self.text), "The schedule generates nothing.", "Add one part such as g9.")
         if len(generates) > 1:
-            raise self.fail(generates[1].at, "A second g part.", "Keep exactly one g part.")
+            raise self.fail(generates[1].at, "The schedule has a second g part.", "Keep exactly one g part.")
         for before, after in zip(parts, parts[1:], strict=False):
             if before.kind == after.kind:
                 remedy = {"f": "Write them as one part, without the _.", "x": "One x skips any number of frames."}
-                raise self.fail(after.at, "Two parts of one kind side by side.", remedy[after.kind])
+                raise self.fail(after.at, "Two parts of one kind stand side by side.", remedy[after.kind])
         total = sum(n for part in parts if part.kind == "f" for n, _ in part.value)
         if total > MAX_FRAMES:
-            raise self.fail(0, f"Groups of {total} latent frames in all.", f"Expected {MAX_FRAMES} at most together.")
+            fault = f"The groups have at most {MAX_FRAMES} latent frames together; got {total}."
+            raise self.fail(0, fault, "Use fewer or shorter groups.")
 
-    def build(self, parts: list[_Part], tail: _Part | None, discretize: Any) -> Schedule:
+    def places(self, parts: list[_Part]) -> dict[str, list[tuple[int, Kernel]]]:
+        """The groups by the field of Schedule that holds them."""
         shape = "".join(part.kind for part in parts)
         match = re.fullmatch(r"(?:(f)x)?(f)?g(?:x(f))?|(?:(f)x)?g(f)", shape)
         if not match or "f" not in shape:
@@ -286,20 +311,10 @@ class _Parser:
             raise self.fail(
                 at,
                 "No order of generation has this shape.",
-                "Expected history_g9, history_g9_x_f1k1, f1k1_x_g9_history or f1k1_x_history_g9.",
+                "Use history_g9, history_g9_x_f1k1, f1k1_x_g9_history or f1k1_x_history_g9.",
             )
         names = {1: "far_past", 2: "past", 3: "far_future", 4: "far_past", 5: "future"}
-        places = {names[i]: parts[match.start(i)].value for i in names if match[i]}
-        if tail and tail.value != "td" and not any(tail.kind in name for name in places):
-            side = "left" if tail.kind == "future" else "right"
-            raise self.fail(tail.at, "The tail lies where no frames are.", f"Put it at the far {side}.")
-        return Schedule(
-            generate=next(part.value for part in parts if part.kind == "g"),
-            tail=tail.value if tail else "td",
-            tail_side=tail.kind if tail else None,  # type: ignore[arg-type]
-            discretize=discretize,
-            **{name: _with_side(value, "past" if "past" in name else "future") for name, value in places.items()},
-        )
+        return {names[i]: parts[match.start(i)].value for i in names if match[i]}
 
 
 def _with_side(groups: list[tuple[int, Kernel]], side: Side) -> tuple[Group, ...]:
@@ -313,7 +328,7 @@ def _remedy(name: str) -> str:
         return "A tail is td (delete), ta (append) or tc (compress), at the far left or right."
     if name.startswith("k"):
         return "A group begins with its number of latent frames: f16k4."
-    return f"Expected groups such as f16k4f2k2f1k1, then g9, x, or a tail td, ta, tc, joined by _, as in {EXAMPLE}."
+    return f"Write groups such as f16k4f2k2f1k1, then g9, x, or a tail td, ta, tc, joined by _, as in {EXAMPLE}."
 
 
 def _shown(name: str) -> str:
@@ -321,4 +336,4 @@ def _shown(name: str) -> str:
 
 
 def _bare(digits: str) -> str:
-    return digits if len(digits) <= 12 else f"A number of {len(digits)} digits of"
+    return digits if len(digits) <= 12 else f"a number of {len(digits)} digits"

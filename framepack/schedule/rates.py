@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from ..errors import ScheduleError
+from ..errors import ScheduleError, quoted
 from ..units import BASE, Kernel
 from .grammar import MAX_KERNEL, Group, Schedule
 
@@ -27,7 +27,7 @@ def term_kernel(term: int, lam: int = 2) -> Kernel:
 def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: int = 9) -> Schedule:
     """The vanilla schedule of a rate, exact to the last term that a kernel can have. Raises ScheduleError.
 
-    Its `rate` is what was reached.
+    Its `rate` is the one reached.
     """
     wanted = _read(rate, lam)
     most = 2 * int(math.log(MAX_KERNEL, lam) + 1e-9) + 1
@@ -36,7 +36,10 @@ def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: in
         num_terms += 1
     units = round(wanted * lam ** (num_terms - 1))  # of the last term
     if units == 0:
-        raise ScheduleError(str(rate), 0, f"A rate of {rate} came.", f"Expected 1/{lam ** (num_terms - 1)} or more.")
+        least = f"1/{lam ** (num_terms - 1)}"
+        raise ScheduleError(
+            str(rate), 0, f"The smallest rate with lambda {lam} is {least}; got {rate}.", f"Try {least}."
+        )
     counts = _counts(units, num_terms, lam)
     groups = [
         Group(num_lat_frames=count, kernel=term_kernel(term, lam), side="past")
@@ -47,17 +50,17 @@ def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: in
 
 
 def _read(rate: float | str | Fraction, lam: int) -> Fraction:
-    text = str(rate)
     if not 2 <= lam <= MAX_LAMBDA:
-        raise ScheduleError(str(lam), 0, f"A lambda of {lam} came.", f"Expected a whole number from 2 to {MAX_LAMBDA}.")
+        fault = f"Lambda is a whole number from 2 to {MAX_LAMBDA}; got {quoted(lam)}."
+        raise ScheduleError(quoted(lam), 0, fault, "Try 2.")
     try:
+        text = str(rate)
         wanted = Fraction(text) if len(text) <= 32 else None
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError):  # str() refuses numbers of thousands of digits
         wanted = None
     if wanted is None or not 0 < wanted <= MAX_RATE:
-        raise ScheduleError(
-            text, 0, "A rate is a number.", f"Expected more than 0 and at most {MAX_RATE}, such as 2.625."
-        )
+        fault = f"A rate is a number above 0, at most {MAX_RATE}; got {quoted(rate)}."
+        raise ScheduleError(quoted(rate), 0, fault, "Try 2.625.")
     return wanted
 
 

@@ -6,6 +6,7 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 from .decoding import Decoding, decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .images import resize
+from .interrupt import poll
 from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
@@ -51,6 +52,7 @@ __all__ = [
     "load_text_encoder",
     "on_page",
     "order_trained",
+    "poll",
     "register_assets",
     "resize",
     "sample",

@@ -28,10 +28,10 @@ def test_the_released_model_at_480p_takes_less_than_a_gigabyte():
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.25])
 def test_all_that_is_said_to_fit_fits_and_the_next_larger_does_not(share: float):
     there = int(RELEASED.least * share)
-    with pytest.raises(TooLittleMemoryError, match=r"9 latent frames at 832x480 takes 0\.7 GB") as fault:
+    with pytest.raises(TooLittleMemoryError, match=r"9 latent frames at 832x480 needs at least 0\.7 GB") as fault:
         check_work(RELEASED, there)
     said = str(fault.value)
-    assert f"{there / GB:.1f} GB can be had" in said
+    assert f"only {there / GB:.1f} GB is available" in said
 
     def frames(num: int) -> Work:
         section = replace(SECTION, makes=((0, num),), positions=tuple(range(num)))
@@ -48,6 +48,16 @@ def test_all_that_is_said_to_fit_fits_and_the_next_larger_does_not(share: float)
     assert "precision" not in said
 
 
+def test_padding_to_whole_kernels_counts():
+    """64 tokens, but 4096 frames of 128 x 128 latents before they become tokens."""
+    plan = make_plan(parse("f4096k64h128w128_g9"), num_lat_frames=10, height=64, width=64)
+    work = replace(RELEASED, section=plan.sections[0], height=8, width=8)
+    assert work.section.num_context_tokens(8, 8) == 64
+    assert work.least == 4096 * 128 * 128 * 16 * 2
+    with pytest.raises(TooLittleMemoryError, match="2.1 GB"):
+        check_work(work, 10**9)
+
+
 def test_half_the_precision_is_offered_where_it_would_do():
     wide = replace(RELEASED, itemsize=4, matrix=RELEASED.matrix * 2)
     with pytest.raises(TooLittleMemoryError, match="half precision"):
@@ -59,7 +69,7 @@ def test_half_the_precision_is_offered_where_it_would_do():
 def test_a_plan_whose_latents_have_no_place_says_how_many_sections_do():
     per_frame = 16 * 4 * 60 * 104
     check_plan(PLAN, 37 * per_frame)
-    with pytest.raises(TooLittleMemoryError, match=r"of 4 sections .* What would fit: 2 sections \(73 frames\)"):
+    with pytest.raises(TooLittleMemoryError, match=r"of 4 sections .* What fits: 2 sections \(73 frames\)"):
         check_plan(PLAN, 20 * per_frame)
     with pytest.raises(TooLittleMemoryError, match="Free memory"):
         check_plan(PLAN, 100)
@@ -68,7 +78,7 @@ def test_a_plan_whose_latents_have_no_place_says_how_many_sections_do():
 def test_images_that_have_no_place_are_better_saved_while_they_are_decoded():
     latents, images = 37 * 16 * 4 * 60 * 104, 145 * 480 * 832 * 3 * 4
     check_plan(PLAN, latents + images, images=True)
-    with pytest.raises(TooLittleMemoryError, match="3 sections .*, or leaving vae unconnected .* FramePackVideo"):
+    with pytest.raises(TooLittleMemoryError, match="3 sections .*, or vae disconnected .* FramePackVideo"):
         check_plan(PLAN, latents + images - 1, images=True)
     with pytest.raises(TooLittleMemoryError, match="Free memory"):
         check_plan(PLAN, latents - 1, images=True)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
 from PIL import ImageChops
 
-from framepack.pictures.diagrams import (
-    HEADING,
-    MADE,
-    ROW,
-    THERE,
-    _summary,
-    colour_of,
-    draw_plan,
-    draw_schedule,
-    in_palette,
-)
+from framepack.pictures.drawing import GENERATED, IMAGE, WIDTH, blank, colour_of, cut, in_palette, length, one_line
+from framepack.pictures.plan_picture import HEADING, ROW, draw_plan
+from framepack.pictures.schedule_picture import draw_schedule, summary
 from framepack.planning.costs import against_full, cost
 from framepack.planning.video import Endpoint, make_plan
 from framepack.schedule.grammar import parse
@@ -53,7 +46,7 @@ def test_a_schedules_picture_shows_every_kernel_and_what_is_generated(name: str)
     schedule = parse(name)
     colours = {colour for _, colour in draw_schedule(schedule, 60, 104).getcolors(1 << 20)}
     assert {colour_of(group.kernel) for group in schedule.groups} <= colours
-    assert rgb(MADE) in colours
+    assert rgb(GENERATED) in colours
 
 
 @pytest.mark.parametrize("name", [INVERTED, "td_f512k16f64k8f8k2f1k1_g9"])
@@ -90,7 +83,41 @@ def test_a_plans_picture_can_be_drawn_at_any_rate(length: int, fps: float):
     colours = {
         colour for _, colour in draw_plan(make_plan(parse(INVERTED), num_lat_frames=length), fps).getcolors(1 << 20)
     }
-    assert {rgb(MADE), rgb(THERE)} <= colours
+    assert {rgb(GENERATED), rgb(IMAGE)} <= colours
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 1_000_000, "a\nb\r\n\tc", "\ud800 \x00", "外" * 2000, "W" * 2000, "i" * 2000],
+    ids=lambda t: repr(t[:4]),
+)
+def test_a_picture_takes_any_prompt_in_little_time(text: str):
+    plan = make_plan(parse(INVERTED), num_lat_frames=217)
+    named = replace(plan, sections=tuple(replace(s, prompt=f"{i} {text}") for i, s in enumerate(plan.sections)))
+    began = time.process_time()
+    assert draw_plan(named).height == draw_plan(plan).height + 24 * HEADING
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("text", ["i" * 5000, "W" * 5000, "two words " * 100])
+def test_a_line_is_cut_to_the_most_that_fits(text: str):
+    _, draw = blank(10)
+    line = one_line(text)
+    found = cut(draw, line, WIDTH, 24)
+    assert found.endswith("…")
+    assert length(draw, found, 24) <= WIDTH < length(draw, line[: len(found) + 1] + "…", 24)
+    assert cut(draw, "short", WIDTH, 24) == "short"
+
+
+def test_drawing_polls_for_an_interrupt():
+    class Cancelled(Exception):
+        pass
+
+    def poll() -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        draw_plan(make_plan(parse(INVERTED), num_lat_frames=37), 30, poll)
 
 
 def test_a_long_plans_picture_stays_small():
@@ -103,5 +130,5 @@ def test_a_paler_colour_is_a_larger_kernel():
 
 
 def test_large_ratios_are_written_out():
-    lines = _summary(parse("td_f512k8f64k4f8k2f1k1_g9"), 60, 104)
+    lines = summary(parse("td_f512k8f64k4f8k2f1k1_g9"), 60, 104)
     assert lines[2].startswith("a step costs 1,088 times less")

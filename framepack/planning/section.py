@@ -1,0 +1,223 @@
+"""A section of a plan: what it makes, what it sees, and where. Indices are latent frames, ranges half open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import PlanError, quoted
+from ..schedule.grammar import MAX_KERNEL, num_tail_tokens
+from ..units import Kernel
+from . import prompts
+from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, load_json, object_of
+
+Frame = int | str | None  # of the timeline; a slot; or no frame yet
+MAX_LISTED = 64  # consecutive indices that the plan's JSON lists one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Latent frames that go through one kernel, in video time.
+
+    A frame is an index into the timeline, None (no frame yet: a zero latent at its position, unmasked) or the name
+    of a slot, a latent that is context only. Consecutive indices are kept as a range, so that a tail of thousands of
+    frames takes no memory. `tail` is ``ta`` or ``tc`` on tail groups. Raises PlanError.
+    """
+
+    kernel: Kernel
+    frames: Sequence[Frame]
+    positions: Sequence[int]
+    tail: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frames", _run(self.frames))
+        object.__setattr__(self, "positions", _run(self.positions))
+        if len(self.frames) != len(self.positions) or not self.frames:
+            raise PlanError(
+                "A context group has one position for each of its frames, and at least one frame; got "
+                f"{len(self.frames)} frames and {len(self.positions)} positions."
+            )
+        if self.tail and not all(type(frame) is int for frame in (self.frames[0], self.frames[-1])):
+            raise PlanError("The frames of a tail are latent frames of the video; got a slot or a missing frame.")
+
+    @property
+    def known(self) -> Iterator[range]:
+        """The frames of the timeline that it looks at, in ranges."""
+        if isinstance(self.frames, range):
+            yield self.frames
+        else:
+            yield from (range(frame, frame + 1) for frame in self.frames if type(frame) is int)
+
+    @property
+    def slots(self) -> set[str]:
+        """The slots that it looks at."""
+        return set() if isinstance(self.frames, range) else {f for f in self.frames if isinstance(f, str)}
+
+    def num_tokens(self, height: int, width: int) -> int:
+        """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
+        if self.tail:
+            return num_tail_tokens(self.tail, self.kernel, len(self.frames), height, width)
+        return self.kernel.num_tokens(len(self.frames), height, width)
+
+    def num_padded(self, height: int, width: int) -> int:
+        """Latent positions under its tokens' kernels: its frames padded to whole kernels."""
+        return self.num_tokens(height, width) * self.kernel.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the plan's JSON."""
+        out: dict[str, Any] = {
+            "kernel": [self.kernel.t, self.kernel.h, self.kernel.w],
+            "frames": _written(self.frames),
+            "positions": _written(self.positions),
+        }
+        return out | ({"tail": self.tail} if self.tail else {})
+
+    @classmethod
+    def from_dict(cls, data: object) -> Context:
+        """From the plan's JSON. Raises PlanError."""
+        fields = object_of(data, "A context group", {"kernel", "frames", "positions"}, {"tail"})
+        kernel = ints_of(fields["kernel"], "A kernel's side", 1)
+        tail = fields.get("tail")
+        if len(kernel) != 3 or max(kernel) > 2 * MAX_KERNEL:
+            raise PlanError(f"A kernel is [t, h, w] up to {2 * MAX_KERNEL}; got {quoted(kernel)}. Try [1, 2, 2].")
+        if tail not in (None, "ta", "tc"):
+            raise PlanError(f"A context group's tail is ta, tc or left out; got {quoted(tail)}.")
+        frames = fields["frames"]
+        return cls(
+            kernel=Kernel(*kernel),
+            frames=_read(frames, "A context frame", 0) if isinstance(frames, dict) else frames_of(frames),
+            positions=_read(fields["positions"], "A position", -MAX_POSITION),
+            tail=tail,
+        )
+
+
+def _run(values: Sequence[Any]) -> Sequence[Any]:
+    """The values as a range where they ascend by one, else as a tuple."""
+    if isinstance(values, range) or not values:
+        return values
+    values, first = tuple(values), values[0]
+    run = range(first, first + len(values)) if type(first) is int else range(0)
+    return run if values == tuple(run) else values
+
+
+def _written(values: Sequence[Any]) -> Any:
+    """As in the plan's JSON: a list, or a long range as an object of its ends."""
+    long = isinstance(values, range) and len(values) > MAX_LISTED
+    return {"start": values.start, "stop": values.stop} if long else list(values)
+
+
+def _read(data: object, what: str, least: int) -> Sequence[int]:
+    """Whole numbers from JSON: a list, or an object of a range's ends. Raises PlanError."""
+    if not isinstance(data, dict):
+        return ints_of(data, what, least)
+    fields = object_of(data, "A range", {"start", "stop"}, set())
+    return range(int_of(fields["start"], "A range's start", least), int_of(fields["stop"], "A range's stop", least))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One sampling: the ranges it makes, their positions, its context, prompt, and the sections it needs."""
+
+    makes: tuple[tuple[int, int], ...]
+    positions: tuple[int, ...]
+    context: tuple[Context, ...] = ()
+    prompt: prompts.Prompt | None = None
+    needs: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", _run(self.needs))
+        if not self.makes or any(stop <= start for start, stop in self.makes):
+            raise PlanError(
+                f"A section makes ranges [start, stop) of one latent frame or more; got {quoted(list(self.makes))}."
+            )
+        if len(self.positions) != self.num_lat_frames:
+            raise PlanError(
+                f"A section has one position for each latent frame that it makes; got {self.num_lat_frames} frames and "
+                f"{len(self.positions)} positions."
+            )
+
+    @property
+    def num_lat_frames(self) -> int:
+        """How many latent frames it makes."""
+        return sum(stop - start for start, stop in self.makes)
+
+    @property
+    def made(self) -> Iterator[int]:
+        """The latent frames it makes, in the order of its positions."""
+        return (frame for start, stop in self.makes for frame in range(start, stop))
+
+    @property
+    def runs(self) -> Iterator[range]:
+        """The frames of the timeline that it looks at, in ranges."""
+        return (run for context in self.context for run in context.known)
+
+    @property
+    def known(self) -> set[int]:
+        """The frames of the timeline that it looks at."""
+        return set().union(*self.runs)
+
+    @property
+    def slots(self) -> set[str]:
+        """The slots of its context."""
+        return set().union(*(context.slots for context in self.context))
+
+    @property
+    def highest(self) -> int:
+        """Its highest position, context included."""
+        positions = (self.positions, *(context.positions for context in self.context))
+        return max(p[-1] if isinstance(p, range) else max(p) for p in positions)
+
+    def makers(self, maker: Sequence[int | None]) -> set[int | None]:
+        """The makers of the frames that it looks at, given by frame; None for frames that do not exist."""
+        runs = list(self.runs)
+        beyond = {None} if any(run.stop > len(maker) for run in runs) else set()
+        return beyond.union(*(maker[run.start : run.stop] for run in runs))
+
+    def num_context_tokens(self, height: int, width: int) -> int:
+        """Tokens of its context, tails included, on a latent grid of height by width."""
+        return sum(context.num_tokens(height, width) for context in self.context)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the plan's JSON."""
+        return {
+            "makes": [list(r) for r in self.makes],
+            "positions": list(self.positions),
+            "context": [c.to_dict() for c in self.context],
+            "prompt": prompts.to_data(self.prompt),
+            "needs": _written(self.needs),
+        }
+
+    def to_json(self) -> str:
+        """Compact JSON: a node's literal input."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: object) -> Section:
+        """From the plan's JSON. Raises PlanError."""
+        fields = object_of(data, "A section", {"makes", "positions", "context"}, {"prompt", "needs"})
+        return cls(
+            makes=tuple(map(_pair, list_of(fields["makes"], "A section's makes"))),
+            positions=ints_of(fields["positions"], "A position", -MAX_POSITION),
+            context=tuple(Context.from_dict(c) for c in list_of(fields["context"], "A section's context")),
+            prompt=prompts.from_data(fields.get("prompt")),
+            needs=_read(fields.get("needs", []), "A section's need", 0),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Section:
+        """From `to_json`. Raises PlanError."""
+        return cls.from_dict(load_json(text, "section"))
+
+
+def _pair(data: object) -> tuple[int, int]:
+    pair = ints_of(data, "A range's end", 0)
+    if len(pair) != 2:
+        raise PlanError(f"A range is a pair such as [28, 37]; got {quoted(data)}.")
+    return pair
+
+
+def num_context_frames(sections: Iterable[Section]) -> int:
+    """The frames of all contexts of the sections."""
+    return sum(len(context.frames) for section in sections for context in section.context)
