@@ -1,4 +1,4 @@
-"""Planned endpoints: points in time with a prompt or an image of their own; and the images by name."""
+"""Planned endpoints, points in time with their own prompt or image, and key frames: those images by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..framepack.errors import PlanError, quoted
-from ..framepack.planning.json_fields import MAX_NAME, list_of, load_json, object_of, slot_of
+from ..framepack.planning.json_fields import list_of, load_json, object_of, slot_of
 from ..framepack.planning.prompts import checked
 from ..framepack.planning.request import END, MAX_SECONDS, START, VIDEO
 from .types import CATEGORY, AnchorsType, EndpointsType
@@ -38,7 +38,7 @@ def _checked(point: Any) -> dict[str, Any]:
 
 
 class FramePackEndpoint(io.ComfyNode):
-    """One planned endpoint, after those that come in."""
+    """Adds one planned endpoint to a list."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -47,8 +47,8 @@ class FramePackEndpoint(io.ComfyNode):
             node_id="FramePackEndpoint",
             display_name="FramePack Endpoint",
             category=CATEGORY,
-            description="A point in time of the video with its own prompt, key frame, or both. Chain several; the gaps "
-            "between them are filled towards what is known.",
+            description="A point in time with its own prompt, key frame, or both. Chain several. The gaps between them "
+            "are generated from both ends.",
             inputs=[
                 io.Float.Input(
                     "seconds", default=2.5, min=0.0, max=float(MAX_SECONDS), step=0.05, tooltip="When, from the start."
@@ -57,18 +57,25 @@ class FramePackEndpoint(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What happens here, and in all sections that lie nearer to here than to another endpoint; "
-                    "empty: the timeline's, else the sampler's own prompt.",
+                    tooltip="Prompt of this endpoint and of all sections nearer to it than to another endpoint. Empty: "
+                    "use the prompt timeline, or the sampler's own prompt.",
                 ),
                 io.String.Input(
                     "keyframe",
                     default="",
-                    tooltip="The name of a FramePackKeyframe whose image stands here; empty: the frame is made.",
+                    tooltip="Name of the FramePackKeyframe to show at this time. Empty: the frame is generated.",
                 ),
-                EndpointsType.Input("previous", optional=True, tooltip="Another endpoint, before or after in time."),
+                EndpointsType.Input("previous", optional=True, tooltip="Endpoints to add this one to, in any order."),
             ],
             outputs=[EndpointsType.Output(display_name="endpoints", tooltip="For EndpointPlanner.")],
         )
+
+    @classmethod
+    def check(cls, prompt: str = "", keyframe: str = "") -> None:
+        """Raises PlanError for a prompt or a name out of bounds."""
+        checked(prompt)
+        if keyframe.strip():
+            slot_of(keyframe.strip())
 
     @classmethod
     def execute(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> io.NodeOutput:
@@ -87,11 +94,11 @@ class FramePackKeyframe(io.ComfyNode):
             node_id="FramePackKeyframe",
             display_name="FramePack Keyframe",
             category=CATEGORY,
-            description="Names an image's latent, so that a FramePackEndpoint can place it in time. Chain several.",
+            description="Names an image's latent, so that FramePackEndpoint can place it in time. Chain several.",
             inputs=[
-                io.String.Input("name", default="key", tooltip="The name that FramePackEndpoint uses."),
-                io.Latent.Input("latent", tooltip="The image through VAEEncode."),
-                AnchorsType.Input("previous", optional=True, tooltip="Other key frames."),
+                io.String.Input("name", default="key", tooltip="Name to use in FramePackEndpoint."),
+                io.Latent.Input("latent", tooltip="The image, encoded with VAEEncode."),
+                AnchorsType.Input("previous", optional=True, tooltip="Key frames to add this one to."),
             ],
             outputs=[AnchorsType.Output(display_name="anchors", tooltip="For SectionSampler.")],
         )
@@ -99,11 +106,8 @@ class FramePackKeyframe(io.ComfyNode):
     @classmethod
     def check(cls, name: str = "key") -> None:
         """Raises PlanError for a name that is empty, too long or taken."""
-        if not 1 <= len(name) <= MAX_NAME or name in (START, END, VIDEO):
-            raise PlanError(
-                f"name must be 1 to {MAX_NAME} characters long and not start, end or video; got {quoted(name)}. Try key."
-            )
-        slot_of(name)
+        if slot_of(name) in (START, END, VIDEO):
+            raise PlanError(f"A key frame is not named start, end or video; got {quoted(name)}. Try key.")
 
     @classmethod
     def execute(

@@ -1,4 +1,4 @@
-"""A schedule string, or a preset's name, checked, with a picture of how it packs."""
+"""Reads a schedule, or a preset's name, and draws how it packs history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = "f1k1_x_g9_f1k1f2k2f16k4_td"
 
 
 class PackHistory(io.ComfyNode):
-    """How history is packed and in which order sections are made."""
+    """Sets how history is packed and in which order sections are generated."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,8 +29,9 @@ class PackHistory(io.ComfyNode):
                 io.String.Input(
                     "schedule",
                     default=DEFAULT,
-                    tooltip="Groups of frames with their kernels (f16k4), what is generated (g9), skips (x), tail (td, "
-                    "ta, tc); or a name: inverted (FramePack I2V's), forward (F1's), endpoint, geometric, levels.",
+                    tooltip="Schedule in the paper's notation: groups of frames with kernels (f16k4), generated frames "
+                    "(g9), skip (x), tail (td, ta, tc). Or a name: inverted (FramePack I2V), forward (F1), endpoint, "
+                    "geometric, levels.",
                 ),
                 io.Float.Input(
                     "rate",
@@ -39,8 +40,8 @@ class PackHistory(io.ComfyNode):
                     max=float(MAX_RATE),
                     step=0.125,
                     optional=True,
-                    tooltip="Above 0: the forward schedule whose context is so many frames long, in place of the one "
-                    "above; 2.625 is 2 + 1/2 + 1/8.",
+                    tooltip="Above 0: use a forward schedule whose context costs this many full frames (2.625 is "
+                    "2 + 1/2 + 1/8) instead of the schedule above. 0 = off.",
                 ),
                 io.Int.Input(
                     "width", default=832, min=16, max=4096, step=16, tooltip="Pixels, for the token counts shown."

@@ -1,4 +1,4 @@
-"""A schedule and a length to a plan."""
+"""Plans a video: from a schedule and a length to a graph of sections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKE_IT, ZERO_LATENT = "make it", "zero latent"
 
 
 class EndpointPlanner(io.ComfyNode):
-    """Which sections are made, in which order, and what each of them sees."""
+    """Plans which sections are generated, in which order, and the history that each one sees."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -36,9 +36,9 @@ class EndpointPlanner(io.ComfyNode):
             node_id="EndpointPlanner",
             display_name="Endpoint Planner",
             category=CATEGORY,
-            description="Plans a video of any length as a graph of sections.",
+            description="Plans a video of any length as a sequence of sections.",
             inputs=[*_video_inputs(), *_start_inputs(), *_story_inputs(), *_order_inputs()],
-            outputs=[PlanType.Output(display_name="plan", tooltip="For SectionSampler: JSON.")],
+            outputs=[PlanType.Output(display_name="plan", tooltip="Plan JSON for SectionSampler.")],
         )
 
     @classmethod
@@ -69,7 +69,7 @@ def _video_inputs() -> list[io.Input]:
             min=0.1,
             max=float(MAX_SECONDS),
             step=0.1,
-            tooltip="Length that is made; whole sections are made. An extended video's own comes on top.",
+            tooltip="Length to generate, rounded to whole sections. Excludes the clip being extended.",
         ),
         io.Float.Input("fps", default=30.0, min=1.0, max=float(MAX_FPS), step=1.0, tooltip="Frames per second."),
         io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
@@ -78,40 +78,40 @@ def _video_inputs() -> list[io.Input]:
 
 
 def _start_inputs() -> list[io.Input]:
-    """What it begins with and leads to."""
+    """What the video begins with and leads to."""
     return [
         io.Boolean.Input(
             "start_image",
             default=True,
-            tooltip="The video begins with an image: connect its latent to SectionSampler's start_latent.",
+            tooltip="Begin with an image. Connect its latent to SectionSampler's start_latent.",
         ),
         io.String.Input(
             "gap",
             default="auto",
-            tooltip="How far a skipped stretch seems: auto (the schedule's own), released, pinned, true, "
-            "or capped:N sections.",
+            tooltip="How large the skipped gap (x) looks to the model: auto (the schedule's own rule), released, "
+            "pinned, true, or capped:N sections.",
             optional=True,
         ),
         io.Boolean.Input(
             "end_image",
             default=False,
             optional=True,
-            tooltip="The video leads to an image (inverted schedules): connect its latent to SectionSampler's "
-            "end_latent. It is context and not itself in the video.",
+            tooltip="Lead to an image (inverted schedules only). Connect its latent to SectionSampler's end_latent. "
+            "The image guides the video but is not part of it.",
         ),
         io.Combo.Input(
             "without_start",
             options=[MAKE_IT, ZERO_LATENT],
             default=MAKE_IT,
             optional=True,
-            tooltip="Without a start image: make the first frame from the prompt (built-in model), or put a "
-            "zero latent in its place (released models, text to video).",
+            tooltip="Without a start image: generate the first frame from the prompt (built-in model), or use a zero "
+            "latent in its place (released models, text to video).",
         ),
     ]
 
 
 def _story_inputs() -> list[io.Input]:
-    """What happens when."""
+    """Endpoints and prompts in time."""
     return [
         EndpointsType.Input("endpoints", optional=True, tooltip="From FramePackEndpoint."),
         io.String.Input(
@@ -119,8 +119,8 @@ def _story_inputs() -> list[io.Input]:
             default="",
             multiline=True,
             optional=True,
-            tooltip="A prompt timeline, one line for each stretch: 0-2.5s: what happens. Each section takes "
-            "the prompt of its middle; empty: the sampler's own. Connect clip on SectionSampler.",
+            tooltip="Prompt timeline, one line per stretch of time: 0-2.5s: what happens. Each section uses the prompt "
+            "at its middle. Empty: the sampler's own prompt. Connect clip on SectionSampler.",
         ),
         io.Float.Input(
             "blend",
@@ -129,14 +129,13 @@ def _story_inputs() -> list[io.Input]:
             max=float(MAX_BLEND),
             step=0.1,
             optional=True,
-            tooltip="Seconds around a border of the prompt timeline in which the two prompts are blended; 0: "
-            "one gives way to the other at once.",
+            tooltip="Seconds over which two prompts of the timeline blend into each other. 0 = hard change.",
         ),
     ]
 
 
 def _order_inputs() -> list[io.Input]:
-    """How sections are laid out, and a video that is there already."""
+    """How sections are laid out, and a video to extend."""
     return [
         io.Int.Input(
             "section_length",
@@ -144,20 +143,19 @@ def _order_inputs() -> list[io.Input]:
             min=0,
             max=MAX_SECTION,
             optional=True,
-            tooltip="Latent frames that a section makes, in place of the schedule's g; 0 leaves it. Released "
-            "models were trained on 9.",
+            tooltip="Latent frames per section. 0 = the schedule's own (g). Released models were trained on 9.",
         ),
         io.Boolean.Input(
-            "halve_gaps", default=False, optional=True, tooltip="Fill every gap from its middle section on."
+            "halve_gaps", default=False, optional=True, tooltip="Generate the middle section of every gap first."
         ),
         io.Combo.Input(
             "extend",
             options=list(get_args(Direction)),
             default="forwards",
             optional=True,
-            tooltip="Whether video_latent is continued or led up to.",
+            tooltip="Continue video_latent (forwards), or lead up to it (backwards).",
         ),
-        io.Latent.Input("video_latent", optional=True, tooltip="A video to extend, through FramePackVideoEncode."),
+        io.Latent.Input("video_latent", optional=True, tooltip="Video to extend, from FramePackVideoEncode."),
     ]
 
 

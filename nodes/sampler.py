@@ -247,7 +247,7 @@ def _images(anchors: Iterable[Anchor], sections: Iterable[Section], links: dict[
     """Links to the latents of anchors and of context-only slots, and where the anchors lie, as a literal."""
     anchors = tuple(anchors)
     slots = {anchor.slot for anchor in anchors}
-    slots |= {f for s in sections for c in s.context for f in c.frames if isinstance(f, str)}
+    slots = slots.union(*(section.slots for section in sections))
     inputs = {SLOT_INPUTS.get(slot, "anchors") for slot in slots}
     return {"places": json.dumps([a.to_dict() for a in anchors])} | {name: links[name] for name in sorted(inputs)}
 

@@ -165,7 +165,7 @@ def _placed(places: str, grid: tuple[int, int], values: dict[str, Any]) -> dict[
 
 def _slots(sections: Iterable[Section], grid: tuple[int, int], values: dict[str, Any]) -> dict[int | str, Tensor]:
     """Raw latents that are context only, by slot."""
-    names = {f for s in sections for c in s.context for f in c.frames if isinstance(f, str)}
+    names = set().union(*(section.slots for section in sections))
     return {name: _slot(name, grid, values)[:, :, :1] for name in names}
 
 
