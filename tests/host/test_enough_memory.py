@@ -19,9 +19,9 @@ def limited(short: Workflow, num_bytes: int) -> Workflow:
 
 def test_it_is_said_before_sampling_with_what_would_fit(alive: Host, short: Workflow):
     steps = []
-    words = r"9 latent frames at 64x64 takes 0\.8 MB at the least \(\d+ tokens\), and 0\.7 MB can be had"
+    words = r"9 latent frames at 64x64 needs at least 0\.8 MB \(\d+ tokens\); only 0\.7 MB is available"
     try:
-        with pytest.raises(QueueError, match=rf"{words}.*What would fit: .*a size of \d+x\d+"):
+        with pytest.raises(QueueError, match=rf"{words}.*What fits: .*a size of \d+x\d+"):
             run(alive.url, limited(short, 700_000), steps.append)
     finally:
         run(alive.url, limited(short, 0))  # and with the truth again it runs
