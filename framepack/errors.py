@@ -61,6 +61,10 @@ class VideoError(FramePackError):
     """A video file that does not open, is damaged, or is too short to measure."""
 
 
+class VideoError(FramePackError):
+    """A video file that does not open, is damaged, or is too short to measure."""
+
+
 class MissingPackageError(FramePackError):
     """A choice that needs an optional package that is not installed."""
 
