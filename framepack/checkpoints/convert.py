@@ -22,6 +22,7 @@ from ..packing.kernels import LAYER_NAMES, interpolated
 from ..units import BASE
 from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
+from .quantized import read_quantization
 from .writing import write
 
 PROVENANCE = "framepack.conversion"
@@ -48,11 +49,15 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
     if backbone is None:
         raise CheckpointError(f"{name} is no {known()} model: {looks_like(keys)}. Convert one of those.")
     if any(key.startswith(PACKING) for key in keys):
-        raise CheckpointError(f"{name} is a FramePack model already; nothing is to be converted.")
+        raise CheckpointError(f"{name} is a FramePack model already. Load it as it is.")
     if {backbone.own, backbone.original} <= keys.keys():
         raise CheckpointError(
-            f"{name} has {backbone.own} and {backbone.original}, so it is half converted; start from the original."
+            f"{name} has {backbone.own} and {backbone.original}, so it is half converted. Start from the original."
         )
+    quantization = read_quantization(checkpoint)
+    others = [f"{key} ({checkpoint.dtypes[key]})" for key in keys if checkpoint.dtypes[key] not in DTYPES]
+    if quantized := [*quantization.scales, *quantization.formats, *others]:
+        raise CheckpointError(f"{name} is quantized, such as {quantized[0]}. Convert a bf16, fp16 or fp32 file.")
     if backbone.own in keys:
         return backbone, [Step(source=key, targets=(key,)) for key in keys]
     steps = []
@@ -60,7 +65,7 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
         found = backbone.names.tensor(key)
         if found is None:
             raise CheckpointError(
-                f"{name} is {backbone.name} by its other names, but has {key}: {looks_like([key])}. Expected a whole "
+                f"{name} is {backbone.name} by its other names, but has {key}: {looks_like([key])}. Convert a whole "
                 "model with diffusers' names, the original's or ComfyUI's, not half converted."
             )
         steps.append(Step(source=key, targets=found.names, parts=found.parts, swap=found.swap))
@@ -78,7 +83,7 @@ def convert(source: Path, target: Path) -> int:
             layout[name] = (dtype, (rows, *shape[1:]) if shape else ())
     base = {part: f"{backbone.base}.{part}" for part in ("weight", "bias")}
     if lacking := sorted(set(base.values()) - layout.keys()):
-        raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}; expected a whole {backbone.name} model.")
+        raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}. Convert a whole {backbone.name} model.")
     dtype, (width, channels, *_) = layout[base["weight"]]
     for kernel, layer in LAYER_NAMES.items():
         layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, kernel.t, kernel.h, kernel.w))
@@ -109,11 +114,8 @@ def restore(source: Path, target: Path) -> int:
     """Write the checkpoint that a converted one was made from; returns its number of tensors. CheckpointError."""
     checkpoint = Checkpoint.open(source)
     if PROVENANCE not in checkpoint.metadata:
-        raise CheckpointError(f"{checkpoint.name} does not say what it was made from; expected a converted checkpoint.")
-    steps = [
-        Step(source=a, targets=tuple(b), parts=tuple(c), swap=d)
-        for a, b, c, d in json.loads(checkpoint.metadata[PROVENANCE])["steps"]
-    ]
+        raise CheckpointError(f"{checkpoint.name} does not say what it was made from. Choose a converted checkpoint.")
+    steps = _stated_steps(checkpoint)
     tensors, layout = checkpoint.tensors(), {}
     for step in steps:
         shapes = [checkpoint.shapes[name] for name in step.targets]
@@ -131,13 +133,29 @@ def restore(source: Path, target: Path) -> int:
     return len(layout)
 
 
+def _stated_steps(checkpoint: Checkpoint) -> list[Step]:
+    """How a converted checkpoint was made. Raises CheckpointError where its metadata says nonsense."""
+    try:
+        stated = json.loads(checkpoint.metadata[PROVENANCE])["steps"]
+        steps = [Step(source=str(a), targets=tuple(b), parts=tuple(c), swap=bool(d)) for a, b, c, d in stated]
+        if lacking := sorted({name for step in steps for name in step.targets} - checkpoint.shapes.keys()):
+            raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}, which it was made with. Get the file again.")
+    except (AttributeError, LookupError, TypeError, ValueError) as fault:
+        if isinstance(fault, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{checkpoint.name}: its metadata {PROVENANCE} is no list of steps ({fault!r}). Convert it again."
+        ) from fault
+    return steps
+
+
 def _rows(step: Step, shape: tuple[int, ...]) -> list[int]:
     """The rows that each target takes of a tensor of a shape. Raises CheckpointError where they do not divide."""
     if len(step.targets) == 1:
         return [shape[0] if shape else 1]
-    rows, widths = shape[0], sum(step.parts)
+    rows, widths = shape[0] if shape else 1, sum(step.parts)
     if rows % widths:
-        raise CheckpointError(f"{step.source} has {rows} rows; expected a multiple of {widths}")
+        raise CheckpointError(f"{step.source} must have a multiple of {widths} rows; got {rows}.")
     return [rows // widths * part for part in step.parts]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from .detect import strip_prefix
 from .fp8 import SCALE, to_rows
 
 INDEX = ".safetensors.index.json"
+STATED = "comfy_quant"  # a layer's format, as ComfyUI states it in a tensor beside its weight
+OURS = "framepack."  # of metadata, and of tensors that stand for it where a writer takes tensors only
+TEXT = 1 << 16  # bytes; a longer text in a tensor is not read
 HEAD = 4096  # bytes of each tensor that its identity is made from
 SMALL = 1 << 20  # values; tensors up to this size are searched for NaN in full, larger ones at their head
 DTYPES = {
@@ -31,13 +34,17 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint's header. `shapes` and `dtypes` are by key, a known prefix taken off; nothing else is read yet."""
+    """A checkpoint's header. `shapes` and `dtypes` are by key, a known prefix taken off; nothing else is read yet.
+
+    `texts` are tensors that hold a text, by key.
+    """
 
     name: str
     paths: tuple[Path, ...]
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
     metadata: Mapping[str, str]
+    texts: Mapping[str, str]
 
     @classmethod
     def open(cls, path: Path | str) -> Checkpoint:
@@ -48,13 +55,25 @@ class Checkpoint:
         shapes: dict[str, tuple[int, ...]] = {}
         dtypes: dict[str, str] = {}
         metadata: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for part in paths:
             with _opened(part) as file:
                 metadata |= file.metadata() or {}
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     piece = file.get_slice(key)
                     shapes[key], dtypes[key] = tuple(piece.get_shape()), piece.get_dtype()
-        return cls(name=name, paths=paths, shapes=strip_prefix(shapes), dtypes=strip_prefix(dtypes), metadata=metadata)
+                    if _holds_text(key, shapes[key], dtypes[key]):
+                        texts[key] = file.get_tensor(key).numpy().tobytes().decode(errors="replace")
+        metadata |= {key: text for key, text in texts.items() if key.startswith(OURS)}
+        keys = {own: key for own, key in strip_prefix({key: key for key in shapes}).items() if not own.startswith(OURS)}
+        return cls(
+            name=name,
+            paths=paths,
+            shapes={own: shapes[key] for own, key in keys.items()},
+            dtypes={own: dtypes[key] for own, key in keys.items()},
+            metadata=metadata,
+            texts={own: texts[key] for own, key in keys.items() if key in texts},
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -65,56 +84,75 @@ class Checkpoint:
         return DTYPES.get(max(sizes, key=sizes.__getitem__), torch.float32)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by its key, mapped from the files: memory is touched when a tensor is read."""
+        """Every tensor by its key, mapped from the files: memory is touched when a tensor is read. CheckpointError."""
         found: dict[str, Tensor] = {}
         for part in self.paths:
             with _opened(part) as file:
-                found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return strip_prefix(found)
+                for key in file.keys():  # noqa: SIM118
+                    try:
+                        found[key] = file.get_tensor(key)
+                    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as fault:
+                        raise CheckpointError(
+                            f"{self.name}: {key} cannot be read ({fault}). Get the file again."
+                        ) from fault
+        return {key: tensor for key, tensor in strip_prefix(found).items() if key in self.shapes}
 
-    def check(self, expected: Mapping[str, tuple[int, ...]], optional: Callable[[str], bool]) -> None:
-        """Every expected tensor is there in its shape; those that are `optional` may be missing. CheckpointError."""
-        if missing := sorted(key for key in expected.keys() - self.shapes.keys() if not optional(key)):
-            raise CheckpointError(
-                f"{self.name}: {len(missing)} tensors are missing, such as {missing[0]}; fetch the file again."
-            )
-        for key, shape in expected.items():
-            if key in self.shapes and tuple(self.shapes[key]) != tuple(shape):
-                raise CheckpointError(f"{self.name}: {key} is {self.shapes[key]}; expected {tuple(shape)}.")
+
+def _holds_text(key: str, shape: tuple[int, ...], dtype: str) -> bool:
+    """Is it a tensor of bytes that stand for a text?"""
+    named = key.startswith(OURS) or key.endswith(f".{STATED}")
+    return named and dtype == "U8" and len(shape) == 1 and shape[0] <= TEXT
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
     """The files that an index names, which lie beside it."""
-    indexes = [path] if path.is_file() else sorted(path.glob(f"*{INDEX}"))
+    indexes = [path] if not path.is_dir() else sorted(path.glob(f"*{INDEX}"))
     if not indexes:
-        raise CheckpointError(f"{path.name} is a folder without an index (*{INDEX}); name the safetensors file itself.")
-    try:
-        names = set(json.loads(indexes[0].read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, OSError) as fault:
-        raise CheckpointError(f"{indexes[0].name} is no index of shards ({fault!r}); fetch it again.") from fault
-    if strange := [name for name in names if Path(name).name != name]:
-        raise CheckpointError(f"{indexes[0].name} names {strange[0]!r}; expected files beside it.")
-    folder = indexes[0].parent
+        raise CheckpointError(f"{path.name} is a folder without an index (*{INDEX}). Choose a safetensors file.")
+    names, folder = shard_names(indexes[0]), indexes[0].parent
     if missing := sorted(name for name in names if not (folder / name).is_file()):
-        raise CheckpointError(f"{folder.name}: the shard {missing[0]} is missing ({len(missing)} in all); fetch it.")
-    return tuple(folder / name for name in sorted(names))
+        raise CheckpointError(
+            f"{folder.name}: {missing[0]} is missing, one of {len(names)} shards ({len(missing)} are missing). Get it."
+        )
+    return tuple(folder / name for name in names)
+
+
+def shard_names(index: Path) -> tuple[str, ...]:
+    """The files that an index names, in order. Raises CheckpointError where it is no index."""
+    try:
+        text = index.read_bytes() if index.is_file() else b""
+        names = set(json.loads(text)["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError) as fault:
+        raise CheckpointError(f"{index.name} is no index of shards ({fault!r}). Get it again.") from fault
+    if strange := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+        raise CheckpointError(f"{index.name} names {strange[0]!r} as a shard; it must name files beside it.")
+    return tuple(sorted(names))
 
 
 def _opened(path: Path) -> safe_open:
+    """A file's reader. Raises CheckpointError for what is no regular safetensors file."""
+    if not path.is_file():  # a pipe would block its reader
+        raise CheckpointError(f"{path.name} is no regular file. Choose a safetensors file.")
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as fault:
         raise CheckpointError(
-            f"{path.name} cannot be read ({fault}); it may be cut short or no safetensors file: fetch it again."
+            f"{path.name} cannot be read ({fault}). It is cut short or no safetensors file; get it again."
         ) from fault
 
 
-def identity(name: str, weights: Mapping[str, Tensor], each: Callable[[], None] = lambda: None) -> str:
-    """A digest of every key, shape, dtype and the first 4 kB of each tensor; `each` is called after every tensor.
+def identity(
+    name: str,
+    weights: Mapping[str, Tensor],
+    each: Callable[[], None] = lambda: None,
+    stated: Mapping[str, str] | None = None,
+) -> str:
+    """A digest of what a file states, and of every key, shape, dtype and the first 4 kB of each tensor.
 
-    Raises CheckpointError where a tensor is not finite: small ones are searched in full, large ones at their head.
+    `each` is called after every tensor. Raises CheckpointError where a tensor is not finite: small ones are searched in
+    full, large ones at their head.
     """
-    sha = hashlib.sha256()
+    sha = hashlib.sha256(json.dumps(stated, sort_keys=True).encode() if stated else b"")
     for key in sorted(weights):
         tensor = weights[key]
         sha.update(json.dumps([key, list(tensor.shape), str(tensor.dtype)]).encode())
@@ -122,7 +160,7 @@ def identity(name: str, weights: Mapping[str, Tensor], each: Callable[[], None] 
         sha.update(head.view(torch.uint8).numpy().tobytes() if head.numel() else b"")
         looked = tensor if tensor.numel() <= SMALL else head
         if looked.is_floating_point() and not _finite(looked):
-            raise CheckpointError(f"{name}: {key} holds values that are not finite (NaN); fetch the file again.")
+            raise CheckpointError(f"{name}: {key} holds values that are not finite (NaN or infinite). Get it again.")
         each()
     return sha.hexdigest()
 
@@ -133,20 +171,14 @@ def _finite(x: Tensor) -> bool:
     return bool(torch.isfinite(total)) or bool(torch.isfinite(x.float()).all())
 
 
-def cast(
-    weights: Mapping[str, Tensor], dtype: torch.dtype, keep: Callable[[str], bool], by_rows: bool = False
-) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in another dtype, one by one; those to `keep` stay as they are.
+def cast(key: str, tensor: Tensor, dtype: torch.dtype | None, by_rows: bool = False) -> dict[str, Tensor]:
+    """A tensor under its key in another dtype; None, and what is not floating, leaves it as it is.
 
-    `by_rows` gives float8 with a scale for each row, which follows its weight.
+    `by_rows` gives float8 with a scale for each row, which stands beside the weight.
     """
-    for key, tensor in weights.items():
-        floating = tensor.is_floating_point() and tensor.numel() > 0
-        if keep(key) or not floating:
-            yield key, tensor
-        elif by_rows:
-            weight, scales = to_rows(tensor)
-            yield key, weight
-            yield f"{key.removesuffix('weight')}{SCALE}", scales
-        else:
-            yield key, tensor.to(dtype)
+    if dtype is None or not tensor.is_floating_point() or not tensor.numel():
+        return {key: tensor}
+    if not by_rows:
+        return {key: tensor.to(dtype)}
+    weight, scales = to_rows(tensor)
+    return {key: weight, f"{key.removesuffix('weight')}{SCALE}": scales}

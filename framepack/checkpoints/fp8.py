@@ -1,4 +1,4 @@
-"""float8 with a scale for each output row: every row uses the format's range, whatever its own size.
+"""float8 with scales. With one for each output row, every row uses the format's range, whatever its own size.
 
 Dims: o output rows, i inner channels.
 """
@@ -37,5 +37,10 @@ def to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_rows(weight: Tensor, scales: Tensor) -> Tensor:
-    """float8 ``o i`` and its scales ``o 1`` to float32."""
-    return weight.float() * scales.to(weight.device)
+    """float8 ``o ...`` and its scales, one for each row or one for all, to float32."""
+    return weight.float() * as_rows(scales.to(weight.device)).view(-1, *[1] * (weight.ndim - 1))
+
+
+def as_rows(scales: Tensor) -> Tensor:
+    """Scales of any shape as float32, ``o 1`` or ``1 1``."""
+    return scales.float().reshape(-1, 1)

@@ -21,6 +21,8 @@ PREFIXES = (
     "diffusion_model.",
     "transformer.",
     "lora_transformer_",
+    "Hunyuan_video_I2V_lora_",
+    "Hunyuan_video_lora_",
     "lora_unet_",
     "lycoris_",
 )
@@ -33,6 +35,7 @@ DOWN = (
     "lora_linear_layer.down.weight",
 )
 SHARED = ("alpha",)
+MAGNITUDE = tuple(f"lora_magnitude_vector{end}" for end in ("", ".weight", ".default", ".default.weight"))  # DoRA, PEFT
 WHOLE = (
     *("dora_scale", "diff", "diff_b", "lora_mid.weight"),
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
@@ -40,7 +43,7 @@ WHOLE = (
 )
 OF_ROWS = ("lora_up.weight", "dora_scale", "diff", "diff_b")  # parts whose rows are the layer's
 CANONICAL = {name: "lora_up.weight" for name in UP} | {name: "lora_down.weight" for name in DOWN}
-SUFFIXES = sorted((*UP, *DOWN, *SHARED, *WHOLE), key=len, reverse=True)
+SUFFIXES = sorted((*UP, *DOWN, *SHARED, *MAGNITUDE, *WHOLE), key=len, reverse=True)
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Matched:
 
 
 def match(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> Matched:
-    """Rename a LoRA's tensors to a model's `modules`. Raises CheckpointError where a fused LoRA has other rows."""
+    """Rename a LoRA's tensors to a model's `modules`. Raises CheckpointError for what cannot be applied to them."""
     names = _Names(modules)
     found = Matched()
     for key, tensor in tensors.items():
@@ -62,8 +65,11 @@ def match(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> Matched:
         if target is None:
             found.unmatched.append(key)
             continue
+        parts = _parts(key, tensor, suffix, target)
+        if twice := sorted(parts.keys() & found.tensors.keys()):
+            raise CheckpointError(f"{key} is in the file under two names, for {twice[0]}. Remove one of them.")
         found.modules |= set(target.names)
-        found.tensors |= _parts(key, tensor, suffix, target)
+        found.tensors |= parts
     return found
 
 
@@ -113,18 +119,23 @@ def _spellings(original: str) -> list[str]:
 def _parts(key: str, tensor: Tensor, suffix: str, target: Fused) -> dict[str, Tensor]:
     """A tensor under the names of the layers that it belongs to."""
     part = CANONICAL.get(suffix, suffix)
+    if suffix in MAGNITUDE:
+        raise CheckpointError(
+            f"{key} is a magnitude of DoRA as PEFT trains it, which ComfyUI computes in another way. Merge the LoRA "
+            "into its model, or train it without use_dora."
+        )
     if len(target.names) == 1:
-        turned = target.swap and part in OF_ROWS
+        turned = target.swap and part in OF_ROWS and tensor.ndim > 0
         return {f"{target.names[0]}.{part}": swapped(tensor) if turned else tensor}
     if part in ("lora_down.weight", "alpha"):
         return {f"{name}.{part}": tensor for name in target.names}
     if part not in OF_ROWS:
         raise CheckpointError(
-            f"{key}: a factor of a fused layer ({', '.join(target.names)}) cannot be split; convert the LoRA to plain "
-            "A and B matrices first"
+            f"{key}: a factor of a fused layer ({', '.join(target.names)}) cannot be split. Convert the LoRA to plain "
+            "A and B matrices first."
         )
-    rows, widths = tensor.shape[0], sum(target.parts)
-    if rows % widths:
-        raise CheckpointError(f"{key} has {rows} rows; expected a multiple of {widths}, so it is for another model")
+    rows, widths = tensor.shape[0] if tensor.ndim else 0, sum(target.parts)
+    if not rows or rows % widths:
+        raise CheckpointError(f"{key} must have a multiple of {widths} rows; got {rows}. It is for another model.")
     pieces = tensor.split([rows // widths * n for n in target.parts])
     return {f"{name}.{part}": piece for name, piece in zip(target.names, pieces, strict=True)}

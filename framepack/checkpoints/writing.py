@@ -24,10 +24,12 @@ def write(
 ) -> None:
     """Write `tensors` in the order of `layout`, which states each one's dtype and shape, into a new file.
 
-    The file appears complete or not at all. Raises CheckpointError where one is already, or its folder is not.
+    The file appears complete or not at all. Raises CheckpointError where one exists already, or its folder does not.
     """
-    if path.exists() or not path.parent.is_dir():
-        raise CheckpointError(f"{path} came to be written; expected a new file in a folder that is there")
+    if path.exists():
+        raise CheckpointError(f"{path} exists already. Name a new file.")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder. Make it first, or name another.")
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for key, (dtype, shape) in layout.items():

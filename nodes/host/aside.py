@@ -18,7 +18,7 @@ KEY = "framepack_constants"  # of the patcher's attachment and callbacks
 PREFIX = "diffusion_model."
 # What the host reaches for at a layer to patch its weights; all else about offloading stays hidden from it.
 SHOWN = tuple(f"{verb}{name}" for name in ("weight", "bias") for verb in ("", "set_", "convert_"))
-SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale")
+SCALES = ("scale_rows", "input_scale")
 
 
 class Aside(nn.Module):
@@ -43,8 +43,9 @@ class Aside(nn.Module):
         else:
             super().__setattr__(name, value)
 
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.layer._save_to_state_dict(*args, **kwargs)
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's; a quantized one writes more than its parameters."""
+        return self.layer.state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.layer._load_from_state_dict(*args, **kwargs)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import folder_paths
 
-from ...framepack.checkpoints.files import INDEX
-from ...framepack.errors import FramePackError
+from ...framepack.checkpoints.files import INDEX, shard_names
+from ...framepack.errors import CheckpointError, FramePackError
 from ...framepack.shapes import builtin
 
 log = logging.getLogger(__name__)
+
+MODELS = "diffusion_models"  # the host's folder of DiTs
 
 
 def register_assets() -> None:
@@ -34,33 +36,49 @@ def list_files(kind: str) -> list[str]:
 
 
 def find_file(kind: str, name: str) -> str:
-    """Full path of a listed file. Raises FramePackError where it is gone."""
-    path = folder_paths.get_full_path(kind, name)
+    """Full path of a listed file. Raises FramePackError where there is none."""
+    path = folder_paths.get_full_path(kind, name) if isinstance(name, str) else None
     if path is None:
-        raise FramePackError(f"{name!r} is not among the {kind} files; refresh the list and choose one that is.")
+        raise FramePackError(f"{name!r} is not among the {kind} files. Refresh the list and choose one.")
     return path
 
 
 def list_models() -> list[str]:
     """DiT checkpoints: files, and folders of shards (their name ends in /) in place of the shards in them."""
-    folders = {}
-    for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
-        for index in sorted(root.glob(f"**/*{INDEX}")):
-            folders.setdefault(index.parent.relative_to(root).as_posix() + "/", index.parent)
-    files = [
-        name
-        for name in list_files("diffusion_models")
-        if name.replace("\\", "/").rpartition("/")[0] + "/" not in folders
-    ]
-    return [*files, *folders]
+    names = list_files(MODELS)
+    folders = _folders(names)
+    shards = {place / name for place in folders.values() for index in _indexes(place) for name in _named(index)}
+    paths = {name: folder_paths.get_full_path(MODELS, name) for name in names}
+    return [*(name for name, path in paths.items() if path and Path(path) not in shards), *folders]
 
 
 def find_model(name: str) -> str:
-    """Full path of a listed DiT checkpoint. Raises FramePackError where it is gone."""
-    if not name.endswith("/"):
-        return find_file("diffusion_models", name)
-    if name in list_models():
-        for root in folder_paths.get_folder_paths("diffusion_models"):
-            if (Path(root) / name).is_dir():
-                return str(Path(root) / name)
-    raise FramePackError(f"{name!r} is not among the diffusion_models folders; refresh the list and choose one.")
+    """Full path of a listed DiT checkpoint. Raises FramePackError where there is none."""
+    if not str(name).endswith("/"):
+        return find_file(MODELS, name)
+    folders = _folders(list_files(MODELS))
+    if name not in folders:
+        raise FramePackError(f"{name!r} is not among the {MODELS} folders. Refresh the list and choose one.")
+    return str(folders[name])
+
+
+def _folders(names: list[str]) -> dict[str, Path]:
+    """Folders of listed files that hold an index, by their names; the host's list follows links, so these do."""
+    found: dict[str, Path] = {}
+    for name in names:
+        place, path = Path(name).parent.as_posix() + "/", folder_paths.get_full_path(MODELS, name)
+        if path is not None and place not in found and _indexes(Path(path).parent):
+            found[place] = Path(path).parent
+    return found
+
+
+def _indexes(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{INDEX}"))
+
+
+def _named(index: Path) -> tuple[str, ...]:
+    """The shards that an index names; none where it is broken, which is said when its folder is chosen."""
+    try:
+        return shard_names(index)
+    except CheckpointError:
+        return ()

@@ -1,23 +1,25 @@
-"""The host's layers with float8 weights that have a scale for each row; layers without scales are the host's own."""
+"""The host's layers with float8 weights that have scales; layers without scales are the host's own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.float
+import comfy.lora
 import comfy.ops
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...framepack.checkpoints.fp8 import SCALE
+from ...framepack.checkpoints.fp8 import SCALE, from_rows
 
 
 class RowOperations(comfy.ops.manual_cast):
     """The host's casting layers; a linear layer with scales applies them to its output."""
 
     class Linear(comfy.ops.manual_cast.Linear):
-        """The host streams, moves and patches the float8 weight as any other."""
+        """The host streams, moves and patches the float8 weight as any other. Scales: one, or one for each row."""
 
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **kwargs)
@@ -33,27 +35,27 @@ class RowOperations(comfy.ops.manual_cast):
             """input ``... i`` -> ``... o``."""
             if self.scale_rows is None:
                 return super().forward_comfy_cast_weights(input)
-            weight, bias, stream = comfy.ops.cast_bias_weight(self, input, offloadable=True)
-            if input.dtype == torch.float16:  # whose range the products of unscaled weights may leave
-                out = F.linear(input, self.convert_weight(weight).to(input), bias)
+            functions = self.weight_function
+            weight, bias, stream = cast_unpatched(self, input)
+            if functions or input.dtype == torch.float16:  # whose range the products of unscaled weights may leave
+                out = F.linear(input, patched(self.convert_weight(weight), functions).to(input), bias)
             else:
-                out, scale = F.linear(input, weight), self.scale_rows.view(-1).to(input)
-                out = out.mul_(scale) if bias is None else torch.addcmul(bias, out, scale)
+                out, scale = F.linear(input, weight), self.scale_rows.view(-1).to(input.device)
+                out = out.mul_(scale) if bias is None else torch.addcmul(bias, out, scale, out=out)
             comfy.ops.uncast_bias_weight(self, weight, bias, stream)
             return out
 
         def convert_weight(self, weight: Tensor, inplace: bool = False, **_: Any) -> Tensor:
-            """What a patch is added to: the weight itself."""
-            if self.scale_rows is None:
-                return weight
-            return weight.float() * self.scale_rows.to(weight.device)
+            """What a patch is added to: the weight itself, in float32."""
+            return weight if self.scale_rows is None else from_rows(weight, self.scale_rows)
 
         def set_weight(
             self, weight: Tensor, inplace_update: bool = False, seed: Any = None, return_weight: bool = False, **_: Any
         ) -> Tensor | None:
-            """A patched weight under the row's scale; a patch of more than the row's own size is cut off."""
+            """A patched weight under its scales; what a patch adds beyond the format's range is cut off."""
             if self.scale_rows is not None:
-                weight = weight / self.scale_rows.to(weight)
+                top = torch.finfo(self.weight.dtype).max
+                weight = (weight / self.scale_rows.to(weight)).clamp(-top, top)
             weight = comfy.float.stochastic_rounding(weight, self.weight.dtype, seed=seed)
             if return_weight:
                 return weight
@@ -62,3 +64,28 @@ class RowOperations(comfy.ops.manual_cast):
             else:
                 self.weight = torch.nn.Parameter(weight, requires_grad=False)
             return None
+
+
+def cast_unpatched(layer: Any, like: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None, Any]:
+    """A layer's weight, in `dtype` or that of an input, without its patches; its bias with them; and the host's stream.
+
+    The host adds patches to a weight as it is held, which is not yet the weight that a patch is made for.
+    """
+    functions, layer.weight_function = layer.weight_function, []
+    try:
+        return comfy.ops.cast_bias_weight(
+            layer, dtype=dtype or like.dtype, device=like.device, bias_dtype=like.dtype, offloadable=True
+        )
+    finally:
+        layer.weight_function = functions
+
+
+def patched(weight: Tensor, functions: list[Callable[[Tensor], Tensor]]) -> Tensor:
+    """A weight with what the host would add while it streams the layer."""
+    for function in functions:
+        if hasattr(function, "patches"):  # a LoRA; called, some hosts would convert the weight once more
+            patches = function.patches[function.key]
+            weight = comfy.lora.calculate_weight(patches, weight, function.key, intermediate_dtype=weight.dtype)
+        else:
+            weight = function(weight)
+    return weight

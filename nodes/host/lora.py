@@ -7,58 +7,34 @@ from typing import Any
 
 import comfy.lora
 import comfy.model_patcher
-from torch import Tensor
 
 from ...framepack.checkpoints.files import Checkpoint
-from ...framepack.checkpoints.lora import Matched, match
+from ...framepack.checkpoints.lora_check import Lora, check_lora
+from ...framepack.checkpoints.model_file import shapes_of
 from ...framepack.errors import CheckpointError
+
+PREFIX = "diffusion_model."
 
 
 def apply_lora(model: comfy.model_patcher.ModelPatcher, path: str, strength: float) -> tuple[Any, str]:
-    """A patched copy of a MODEL, and a line on what matched. Raises CheckpointError where nothing did."""
-    name = Path(path).name
-    shapes = {k: tuple(v.shape) for k, v in model.model.diffusion_model.state_dict().items()}
-    modules = {key.removesuffix(".weight"): shape for key, shape in shapes.items() if key.endswith(".weight")}
-    found = match(Checkpoint.open(path).tensors(), modules)
-    if not found.modules:
-        shown = ", ".join(found.unmatched[:3])
-        raise CheckpointError(
-            f"{name}: none of its {len(found.unmatched)} tensors belongs to this model ({shown} ...); expected a LoRA "
-            "for FramePack or HunyuanVideo."
-        )
-    _check(name, found.tensors, modules)
-    patches = comfy.lora.load_lora(found.tensors, {m: f"diffusion_model.{m}.weight" for m in found.modules}, False)
+    """A patched copy of a MODEL, and a line on what changed. Raises CheckpointError for a LoRA that does not fit."""
+    name, checkpoint = Path(path).name, Checkpoint.open(path)
+    shapes = shapes_of(model.model.diffusion_model.spec)
+    lora = check_lora(name, checkpoint.tensors(), checkpoint.metadata, shapes)
+    targets = {layer: f"{PREFIX}{layer}.weight" for layer in lora.changed}
+    patches = comfy.lora.load_lora(dict(lora.tensors), targets, False)
     patched = model.clone()
-    applied = set(patched.add_patches(patches, strength))
-    if lost := sorted(set(patches) - applied):
-        raise CheckpointError(f"{name}: the host did not take {len(lost)} patches, such as {lost[0]}.")
-    return patched, report(name, found)
+    applied = set(patched.add_patches(patches, strength)) if strength else set()
+    if strength and (lost := sorted(set(patches) - applied)):
+        raise CheckpointError(f"{name}: ComfyUI did not take {len(lost)} of its patches, such as {lost[0]}.")
+    return patched, report(name, lora, {key.removeprefix(PREFIX).rpartition(".")[0] for key in applied})
 
 
-def report(name: str, found: Matched) -> str:
-    """How much of a file was used."""
-    text = f"{name}: {len(found.modules)} layers changed"
-    if found.unmatched:
-        text += f"; {len(found.unmatched)} tensors belong to no layer here, such as {found.unmatched[0]}"
+def report(name: str, lora: Lora, changed: set[str]) -> str:
+    """What a file changed, and what in it changed nothing."""
+    text = f"{name}: {len(changed)} {'layer' if len(changed) == 1 else 'layers'} changed"
+    if lora.zeros:
+        text += f"; {len(lora.zeros)} hold zeros, such as {min(lora.zeros)}"
+    if lora.unmatched:
+        text += f"; {len(lora.unmatched)} tensors belong to no layer here, such as {lora.unmatched[0]}"
     return text
-
-
-def _check(name: str, tensors: dict[str, Tensor], modules: dict[str, tuple[int, ...]]) -> None:
-    """Plain A and B matrices must have the layer's rows and columns."""
-    for key, tensor in tensors.items():
-        module, _, part = key.partition(".lora_")
-        if part not in ("up.weight", "down.weight"):
-            continue
-        shape = modules[module]
-        came, expected = (tensor.shape[0], shape[0]) if part == "up.weight" else (tensor[0].numel(), _columns(shape))
-        if came != expected:
-            raise CheckpointError(
-                f"{name}: {key} fits {came} channels; {module} has {expected}, so it is for another model."
-            )
-
-
-def _columns(shape: tuple[int, ...]) -> int:
-    columns = 1
-    for n in shape[1:]:
-        columns *= n
-    return columns

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import comfy.sd
-import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ...framepack.checkpoints.files import Checkpoint, identity
 from ...framepack.errors import CheckpointError
 from ...framepack.shapes import builtin
 from ...framepack.shapes.text import TextEncoder, Tokenizer
@@ -61,20 +60,32 @@ class _ClipTarget:
 
 
 def load_text_encoder(path: str) -> comfy.sd.CLIP:
-    """CLIP from the built-in text encoder's file. Raises CheckpointError for another file."""
-    metadata = builtin.read_metadata(Path(path))
-    if "framepack.vocabulary" not in metadata:
+    """CLIP from the built-in text encoder's file. Raises CheckpointError for another file, or a broken one."""
+    checkpoint = Checkpoint.open(path)
+    if "framepack.vocabulary" not in checkpoint.metadata:
         raise CheckpointError(
-            f"{Path(path).name} has no vocabulary, so it is not the built-in text encoder; load others with "
+            f"{checkpoint.name} has no vocabulary, so it is not the built-in text encoder. Load others with "
             "DualCLIPLoader (type hunyuan_video)."
         )
-    weights = {k: v.float() for k, v in comfy.utils.load_torch_file(path, safe_load=True).items()}
-    shapes = {k: tuple(v.shape) for k, v in weights.items()}
+    shapes = dict(checkpoint.shapes)
+    try:
+        tokenizer = HostedTokenizer(builtin.read_tokenizer(dict(checkpoint.metadata)))
+        with torch.device("meta"):
+            expected = {key: tuple(v.shape) for key, v in TextEncoder.from_shapes(shapes).state_dict().items()}
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as fault:
+        raise CheckpointError(
+            f"{checkpoint.name}: its vocabulary or its shapes are no text encoder's ({fault!r}). Get it again."
+        ) from fault
+    if wrong := sorted(key for key in shapes.keys() | expected.keys() if shapes.get(key) != expected.get(key)):
+        got, wanted = shapes.get(wrong[0], "nothing"), expected.get(wrong[0], "nothing")
+        raise CheckpointError(f"{checkpoint.name}: {wrong[0]} must be {wanted}; got {got}. Get the file again.")
+    weights = checkpoint.tensors()
+    identity(checkpoint.name, weights)
+    weights = {key: tensor.float() for key, tensor in weights.items()}
 
     def clip(dtype: torch.dtype, device: Any, model_options: Any) -> HostedTextEncoder:
         return HostedTextEncoder(shapes, dtype, device)
 
-    tokenizer = HostedTokenizer(builtin.read_tokenizer(metadata))
     target = _ClipTarget(clip, lambda **_: tokenizer)
     out = comfy.sd.CLIP(
         target, model_options={"dtype": torch.float32}, parameters=sum(v.numel() for v in weights.values())

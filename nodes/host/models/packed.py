@@ -139,9 +139,13 @@ class PackedModel:
 
 
 class PackedConfig:
-    """Mixed into the host's description of a backbone's model; keys stay as they are in files."""
+    """Mixed into the host's description of a backbone's model; keys stay as they are in files.
+
+    `stated` is the metadata that a saved copy must keep.
+    """
 
     MODEL: type
+    stated: Mapping[str, str] = {}
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         """The model, without weights."""
@@ -152,8 +156,9 @@ class PackedConfig:
         return state_dict
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Keys as they are."""
-        return state_dict
+        """Keys as they are, and what the file states, as tensors of bytes: the host writes its own metadata alone."""
+        stated = {key: torch.tensor(list(text.encode()), dtype=torch.uint8) for key, text in self.stated.items()}
+        return {**state_dict, **stated}
 
 
 class StatedLatentFormat(comfy.latent_formats.LatentFormat):

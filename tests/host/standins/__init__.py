@@ -58,6 +58,31 @@ class StandInOperations:
         return {"ui": {"text": (kind,)}}
 
 
+class StandInWithoutFP8:
+    """Loads a model as on a device that cannot hold float8, and says in which precision."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "load"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"path": ("STRING", {})}}
+
+    def load(self, path):
+        management = comfy.model_management
+        (module,) = [m for n, m in sys.modules.items() if n.endswith("framepack-nodes.nodes.host.loading")]
+        true = management.supports_cast
+        management.supports_cast = lambda device, dtype: "float8" not in str(dtype) and true(device, dtype)
+        try:
+            model = module.load_model(path)
+        finally:
+            management.supports_cast = true
+        held = {str(p.dtype) for p in model.model.diffusion_model.parameters()}
+        return {"ui": {"text": (f"{module.describe(model, 'it')} {held}",)}}
+
+
 class StandInModel:
     """A MODEL that keeps nothing over steps, or all of whose layers the host takes off the device before it samples."""
 
@@ -119,7 +144,7 @@ class StandInMemory:
 
 
 NODES = (
-    *(StandInVision, StandInOperations, StandInModel, StandInResident, StandInMemory),
+    *(StandInVision, StandInOperations, StandInWithoutFP8, StandInModel, StandInResident, StandInMemory),
     *(StandInVAE, StandInNewerVAE, StandInNoise, StandInSampler),
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
