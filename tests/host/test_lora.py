@@ -33,6 +33,11 @@ def sampled(host: Host, name: str, lora: str | None, prefix: str, stock: bool = 
         model = graph.add("LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=STRENGTH)
     elif lora:
         model = graph.add("FramePackLoraLoader", model=model, lora_name=lora, strength=STRENGTH)
+    return latents(host, graph, model, prefix)
+
+
+def latents(host: Host, graph: Graph, model: list, prefix: str) -> tuple[Tensor, str]:
+    """Latents of a few steps, and what the second node says."""
     clip = graph.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     text = graph.add("CLIPTextEncode", clip=clip, text="a green square moves up")
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
@@ -117,6 +122,22 @@ def test_a_lora_equals_merging_by_hand(host: Host, loras: Path, factors, merged,
 def test_the_stock_loader_works_too(host: Host, loras: Path, factors, merged):
     save_file(FORMATS["lora_unet"](factors), loras / "stock.safetensors")
     assert relative(sampled(host, BUILTIN.name, "stock.safetensors", "stock", stock=True)[0], merged[0]) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp8_e4m3fn_scaled"])
+def test_a_lora_is_the_same_where_layers_are_streamed(host: Host, loras: Path, factors, merged, dtype: str):
+    """Streamed layers are patched while they are cast, resident ones before."""
+    save_file(FORMATS["bare"](factors), loras / "streamed.safetensors")
+    found = []
+    for streamed in (False, True):
+        graph = Graph()
+        model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype=dtype)
+        model = graph.add("FramePackLoraLoader", model=model, lora_name="streamed.safetensors", strength=STRENGTH)
+        model = graph.add("StandInModel", model=model, plain=False, offload=streamed)
+        found.append(latents(host, graph, model, f"streamed_{dtype}")[0])
+    resident, offloaded = found
+    assert relative(offloaded, resident) < (1e-6 if dtype == "fp32" else 0.05)
+    assert relative(offloaded, merged[0]) < relative(merged[1], merged[0])
 
 
 def test_lokr_is_the_hosts(host: Host, loras: Path):
