@@ -310,7 +310,7 @@ def test_an_attention_of_ones_choice_gives_the_same(host: Host, expected):
 
 
 @pytest.mark.parametrize("name", ["sage", "flash"])
-def test_a_missing_attention_package_is_said_at_once(host: Host, name: str):
+def test_a_missing_attention_package_is_named(host: Host, name: str):
     from importlib.util import find_spec
 
     package = {"sage": "sageattention", "flash": "flash_attn"}[name]
