@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .commands.learn_codebook import add_codebook
 from .commands.measure_drift import add_drift
 from .errors import FramePackError
 from .pictures.drawing import Picture
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.set_defaults(run=_convert)
 
     add_drift(commands)
+    add_codebook(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

@@ -61,8 +61,8 @@ class VideoError(FramePackError):
     """A video file that does not open, is damaged, or is too short to measure."""
 
 
-class VideoError(FramePackError):
-    """A video file that does not open, is damaged, or is too short to measure."""
+class CodebookError(FramePackError):
+    """A codebook that is none, is damaged, or is of another latent format."""
 
 
 class MissingPackageError(FramePackError):

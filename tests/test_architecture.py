@@ -31,7 +31,7 @@ ALLOWED = {
     "training": {"errors", "units"},
     "metrics": {"errors", "units"},
     "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training", "metrics"},
-    "commands": {"errors", "metrics", "shapes"},
+    "commands": {"errors", "packing", "metrics", "shapes"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }
