@@ -59,7 +59,7 @@ class Ours:
         self.case, self.given = case, {k: x.to(device) for k, x in inputs(case).items()}
         sizes = {"heads": case.heads, "double_blocks": case.double, "single_blocks": case.single}
         spec = HunyuanSpec(**sizes, refiner_blocks=1, text_dim=256, pooled_dim=64, image_dim=64)
-        dit = HunyuanDiT(spec, operations=operations, dtype=case.dtype, device=device)
+        dit = HunyuanDiT(spec, operations=operations, dtype=case.dtype, device=device, exact=True)
         self.dit = dit.eval().requires_grad_(False)
         for weight in self.dit.parameters():
             weight.normal_(std=0.02)

@@ -11,6 +11,8 @@ PIXELS_PER_LATENT = 8  # height and width
 FRAMES_PER_LATENT = 4  # time, but for the first frame
 PIXEL_UNIT = 16  # one k1 token
 MAX_PIXELS = 8192  # height or width
+# Latent frame indices that the released weights were trained on: FramePackI2V_HY (inverted), FramePack_F1 (forward).
+TRAINED_POSITIONS = {"inverted": range(56), "forward": range(29)}
 
 
 @dataclass(frozen=True, slots=True, order=True)

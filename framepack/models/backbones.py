@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -16,6 +17,7 @@ from ..units import Kernel
 from .names import KeyMap
 
 Shapes = Mapping[str, Sequence[int]]
+POSITIONS = "framepack.positions"  # metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,9 @@ class Backbone:
 
     `key` is its folder here, and its file among the host's models; `own` is a tensor that only our names (those of
     diffusers) have, `original` one that only the release's have; `base` is the base patchify layer; `in_fp8` matches
-    the only tensors that fp8 may hold: the matrices of attention and feed-forward. All else loses by it and is small,
-    but for modulations, whose error all tokens of a block share.
+    the only tensors that fp8 may hold: the matrices of attention and feed-forward. The others lose by it and are
+    small, except modulations, whose error all tokens of a block share. `positions` are the latent frame indices that
+    its released weights were trained on, by the order that the weights are for.
     """
 
     key: str
@@ -37,6 +40,14 @@ class Backbone:
     base: str
     names: KeyMap
     in_fp8: re.Pattern[str]
+    positions: Mapping[str, range] = field(default_factory=dict)
+
+    def trained_positions(self, spec: Any, order: str) -> range | None:
+        """The latent frame indices that a model was trained on: its file's own statement, else the release's by order.
+
+        None where they are unknown. Beyond them a model may degrade: text tokens have no place, so indices count.
+        """
+        return spec.positions if spec.positions is not None else self.positions.get(order)
 
 
 @cache
@@ -62,6 +73,24 @@ def packed_kernels(shapes: Shapes) -> tuple[Kernel, ...]:
             "python -m framepack convert SOURCE TARGET."
         )
     return kernels
+
+
+def stated_positions(metadata: Mapping[str, str] | None) -> range | None:
+    """The latent frame indices that a file says it was trained on, `framepack.positions`: [first, last].
+
+    Raises CheckpointError where they are not two integers in order.
+    """
+    stated = (metadata or {}).get(POSITIONS)
+    if stated is None:
+        return None
+    try:
+        first, last = json.loads(stated)
+        found = range(first, last + 1)
+    except (ValueError, TypeError, RecursionError):
+        found = range(0)
+    if not found:
+        raise CheckpointError(f"The metadata {POSITIONS} must be [first, last]; got {stated[:40]!r}.")
+    return found
 
 
 def count_blocks(shapes: Shapes, prefix: str) -> int:

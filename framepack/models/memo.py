@@ -62,6 +62,11 @@ class Constants:
     def __init__(self, store: Store | None = None, levels: Iterable[float] = (), weights: Hashable = None):
         self.store, self.levels, self.weights = store, tuple(levels), weights
 
+    def rounded(self, dtype: torch.dtype) -> Constants:
+        """The same run with its noise levels rounded to a dtype; levels that become equal count once."""
+        levels = torch.tensor(self.levels).to(dtype).tolist()
+        return Constants(self.store, dict.fromkeys(levels), self.weights)
+
     def keep(
         self, kind: str, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T], most: int = MOST
     ) -> T:

@@ -22,10 +22,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..models.backbones import POSITIONS
 from ..units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
 from . import builtin
 from .clips import LatentClips
 from .encode import FIRST_SEED, scene_of
+from .recipe import Recipe
 from .train_dit import NUM_TOKENS, WORDS, small_spec
 from .world import render
 
@@ -81,7 +83,9 @@ def export(state: Path, latents: Path, out: Path) -> None:
     spec = small_spec()
     history = {"recipe": json.loads(kept["recipe"]), "steps_done": kept["step"], "clips": len(data.seeds)}
     curve = {"first_seed": FIRST_SEED, "curve": kept["curve"]}
+    positions = Recipe().positions
     metadata = {
+        POSITIONS: json.dumps([positions.start, positions.stop - 1]),
         "framepack.spec": json.dumps({"rope_axes": spec.rope_axes, "rope_theta": spec.rope_theta}),
         "framepack.latent_format": json.dumps(asdict(latent_format(kept, data))),
         "framepack.training": json.dumps(history | curve),

@@ -129,6 +129,16 @@ class Recipe:
         """Of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
+    @property
+    def positions(self) -> range:
+        """The latent frame indices of all its sections and their history."""
+        shares = {share for stage in self.stages for share in stage.mixture}
+        sections = [section for share in shares for section in share.plan().sections]
+        seen = [p for s in sections for c in s.context for p in c.positions] + [
+            p for s in sections for p in s.positions
+        ]
+        return range(min(seen), max(seen) + 1)
+
     def batch_of(self, section: Section) -> int:
         """How many clips a step on a section takes, so that steps cost alike."""
         return self.batch * min(4, max(1, 9 // section.num_lat_frames))

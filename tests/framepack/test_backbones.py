@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framepack.errors import LatentSizeError
-from framepack.models.backbones import backbone_of, backbones
+from framepack.errors import CheckpointError, LatentSizeError
+from framepack.models.backbones import POSITIONS, backbone_of, backbones
 from framepack.packing.history import gather
 from framepack.planning.plan import Section
 from framepack.planning.video import make_plan
@@ -140,3 +140,20 @@ def test_every_module_is_reached_by_an_original_name(small: Small):
     for key in shapes:
         module = key if key in reached else key.rpartition(".")[0]
         assert module in reached or key.startswith("clean_x_embedder."), key
+
+
+@each
+def test_the_positions_of_the_training_are_the_files_own_or_the_releases(small: Small):
+    shapes = {k: tuple(v.shape) for k, v in MODELS[small.name].state_dict().items()}
+    backbone = small.backbone
+    stated = {
+        "framepack.spec": json.dumps({"rope_axes": (4, 6, 6), "rope_theta": 256.0, "head_dim": small.spec.head_dim})
+    }
+    spec = backbone.spec.from_shapes(shapes, stated | {POSITIONS: "[0, 629]"})
+    assert backbone.trained_positions(spec, "inverted") == range(630)
+    released = {"inverted": range(56), "forward": range(29)} if backbone.key == "hunyuan" else {}
+    for order in ("inverted", "forward", "another"):
+        assert backbone.trained_positions(small.spec, order) == released.get(order)
+    for wrong in ("[3, 2]", "[0]", "[0, 1.5]", "null", "no", "[" * 9999):
+        with pytest.raises(CheckpointError):
+            backbone.spec.from_shapes(shapes, stated | {POSITIONS: wrong})

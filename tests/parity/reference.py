@@ -89,7 +89,7 @@ def models(case: Case) -> tuple[HunyuanVideoFramepackTransformer3DModel, Hunyuan
         theirs.image_projection = NoImage(case.heads * head_dim)
     read = HunyuanSpec.from_shapes({k: tuple(v.shape) for k, v in weights.items()})
     spec = HunyuanSpec(**{f: getattr(read, f) for f in read.__slots__} | {"rope_axes": case.axes})
-    ours = HunyuanDiT(spec).eval()
+    ours = HunyuanDiT(spec, exact=True).eval()
     ours.load_state_dict(weights)
     return theirs.requires_grad_(False), ours.requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 import re
 
+from ...units import TRAINED_POSITIONS
 from ..backbones import Backbone
 from .dit import HunyuanDiT
 from .names import HUNYUAN
@@ -17,6 +18,7 @@ BACKBONE = Backbone(
     own="x_embedder.proj.weight",
     original="img_in.proj.weight",
     base="x_embedder.proj",
+    positions=TRAINED_POSITIONS,
     names=HUNYUAN,
     in_fp8=re.compile(
         r"(single_)?transformer_blocks\.\d+\.(attn\.(to|add)_\w+(\.0)?|ff\w*\.net\..+|proj_(mlp|out))\.weight"

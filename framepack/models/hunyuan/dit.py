@@ -20,9 +20,9 @@ from ...nn.rope import unturned
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..memo import constants_of
+from ..memo import Constants, constants_of
 from ..packed import PackedDiT, section_grid
-from ..running import Blocks
+from ..running import Blocks, Run
 from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
@@ -47,7 +47,11 @@ class _ImageProjection(nn.Module):
 
 
 class HunyuanDiT(PackedDiT):
-    """Predicts the velocity of a section from its noisy latents, its packed history and the prompt."""
+    """Predicts the velocity of a section from its noisy latents, its packed history and the prompt.
+
+    Timesteps are rounded to bfloat16 where x is bfloat16, and guidance always (10000 becomes 9984), as in the released
+    implementation. `exact` keeps both as given.
+    """
 
     BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
@@ -58,9 +62,12 @@ class HunyuanDiT(PackedDiT):
         attention: Attention = sdpa,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        *,
+        exact: bool = False,
     ):
         make = Factory(operations=operations, dtype=dtype, device=device)
         super().__init__(spec, attention)
+        self.exact = exact
         d, c = spec.width, spec.in_channels
         self.x_embedder = _Patchify(make, c, d)
         self.clean_x_embedder = PackedEmbedding(make, c, d, spec.kernels)
@@ -95,9 +102,14 @@ class HunyuanDiT(PackedDiT):
         """
         options = transformer_options or {}
         constants = constants_of(options)
+        if not self.exact:
+            guidance = None if guidance is None else guidance.to(torch.bfloat16).to(guidance)
+            if x.dtype == torch.bfloat16:
+                timestep, constants = timestep.to(x).to(timestep), constants.rounded(x.dtype)
         context, attention_mask = trim(context, attention_mask)
         img, phases = self.pack(x, positions, history, constants)
-        txt = self.refined(context, attention_mask, timestep, options)
+        run = self.run(options, key_mask(attention_mask, context.shape[1]))
+        txt = self.refined(context, attention_mask, timestep, run, constants)
         if image is not None and self.spec.image_dim:
             seen = constants.keep("image", None, (image,), lambda: self.image_projection(image))
             txt = torch.cat([seen, txt], 1)
@@ -132,14 +144,12 @@ class HunyuanDiT(PackedDiT):
         """What the modulations take, ``b d``."""
         return F.silu(self.time_text_embed(timestep, y, guidance))
 
-    def refined(self, context: Tensor, mask: Tensor | None, timestep: Tensor, options: Mapping[str, Any]) -> Tensor:
+    def refined(self, context: Tensor, mask: Tensor | None, timestep: Tensor, run: Run, constants: Constants) -> Tensor:
         """Word tokens ``b l d``, refined; kept for each of the run's noise levels."""
-        constants = constants_of(options)
         level = constants.level(timestep)
         kept: dict[float, Tensor] = constants.keep("words", constants.levels, (context, mask), dict)
         if level in kept:
             return kept[level]
-        run = self.run(options, key_mask(mask, context.shape[1]))
         txt = self.context_embedder(context, timestep, mask, run)
         if level in constants.levels:
             kept[level] = txt

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from ...errors import CheckpointError
 from ...nn.rope import Rope
 from ...units import Kernel
-from ..backbones import Shapes, count_blocks, packed_kernels
+from ..backbones import Shapes, count_blocks, packed_kernels, stated_positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HunyuanSpec:
-    """Sizes of the DiT. `image_dim` is None without an image projection; `kernels` have layers of their own."""
+    """Sizes of the DiT. `image_dim` is None without an image projection; `kernels` have layers of their own.
+
+    `positions` are the latent frame indices of the training that the file itself states, if it does.
+    """
 
     heads: int = 24
     head_dim: int = 128
@@ -30,12 +33,11 @@ class HunyuanSpec:
     kernels: tuple[Kernel, ...] = (Kernel(1, 2, 2), Kernel(2, 4, 4), Kernel(4, 8, 8))
     rope_axes: tuple[int, int, int] = (16, 56, 56)
     rope_theta: float = 256.0
+    positions: range | None = None
 
     def __post_init__(self) -> None:
         if sum(self.rope_axes) != self.head_dim or any(a % 2 for a in self.rope_axes):
-            raise CheckpointError(
-                f"RoPE axes {self.rope_axes} came; expected even numbers that add up to {self.head_dim}"
-            )
+            raise CheckpointError(f"RoPE axes must be even and add up to {self.head_dim}; got {self.rope_axes}.")
 
     @property
     def width(self) -> int:
@@ -84,6 +86,7 @@ class HunyuanSpec:
             guidance="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
             image_dim=up[1] if up else None,
             kernels=packed_kernels(shapes),
+            positions=stated_positions(metadata),
             **_rope(head_dim, metadata or {}),
         )
 

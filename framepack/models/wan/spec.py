@@ -10,14 +10,17 @@ from ...errors import CheckpointError
 from ...nn.rope import Rope
 from ...packing.kernels import LAYER_NAMES
 from ...units import Kernel
-from ..backbones import Shapes, count_blocks, packed_kernels
+from ..backbones import Shapes, count_blocks, packed_kernels, stated_positions
 
 HEAD_DIM = 128  # of every released size; shapes do not tell it, since q and k are normed over all heads at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WanSpec:
-    """Sizes of the DiT. `image_dim` is None for text to video; `in_channels` is 36 where a known image comes along."""
+    """Sizes of the DiT. `image_dim` is None for text to video; `in_channels` is 36 with a known image.
+
+    `positions` are the latent frame indices of the training that the file itself states, if it does.
+    """
 
     heads: int
     ffn_dim: int
@@ -28,10 +31,11 @@ class WanSpec:
     text_dim: int = 4096
     image_dim: int | None = None
     kernels: tuple[Kernel, ...] = tuple(LAYER_NAMES)
+    positions: range | None = None
 
     def __post_init__(self) -> None:
         if self.head_dim % 2 or self.head_dim < 6:
-            raise CheckpointError(f"heads of {self.head_dim} channels came; expected an even number of 6 or more")
+            raise CheckpointError(f"Heads must have an even number of channels, 6 or more; got {self.head_dim}.")
 
     @property
     def width(self) -> int:
@@ -79,6 +83,7 @@ class WanSpec:
             blocks=count_blocks(shapes, "blocks."),
             image_dim=image[0] if image else None,
             kernels=packed_kernels(shapes),
+            positions=stated_positions(metadata),
         )
 
 
