@@ -16,12 +16,16 @@ from itertools import pairwise
 
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Group, Sampling, Schedule
+from ..units import TRAINED_POSITIONS
 from .section import Context, Section
 
 GAP_RULES = ("released", "pinned", "true", "capped:N")
 DEFAULT_GAP = {"inverted": "released", "endpoint": "capped:3", "vanilla": "pinned"}
-# Positions that the released models were trained on: FramePackI2V_HY's 0 to 55, F1's 0 to 28.
-TRAINED = {"inverted": range(56), "endpoint": range(56), "vanilla": range(29)}
+TRAINED = {
+    "inverted": TRAINED_POSITIONS["inverted"],
+    "endpoint": TRAINED_POSITIONS["inverted"],
+    "vanilla": TRAINED_POSITIONS["forward"],
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
