@@ -8,6 +8,7 @@ from . import host
 from .aliases import free_aliases
 from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode, FramePackVideo
+from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames
 from .images import FramePackResolution, FramePackVideoEncode
@@ -39,6 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackKeyframe,
     FramePackResolution,
     FramePackVideoEncode,
+    FramePackDrift,
 ]
 
 

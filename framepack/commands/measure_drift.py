@@ -12,15 +12,15 @@ from ..errors import FramePackError, VideoError
 if TYPE_CHECKING:
     from ..metrics.drift import Report
 
-DEFAULT = "sharpness,brightness,contrast,saturation,colour,dynamic,smoothness,identity"
-
 
 def add_drift(commands: Any) -> None:
     """Add the command to a parser's commands."""
     drift = commands.add_parser("drift", help="measure how far the end of a video is from its beginning")
     drift.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     drift.add_argument(
-        "--measures", default=DEFAULT, metavar="A,B", help=f"any of {DEFAULT}, clarity (slow), cuts, shape"
+        "--measures",
+        metavar="A,B",
+        help="measures of docs/drift.md (all but clarity, cuts, shape)",
     )
     drift.add_argument("--json", action="store_true", help="print JSON, with the values of every frame")
     drift.add_argument("--plot", type=Path, metavar="PNG", help="draw the measures over time into a new file")
@@ -30,9 +30,10 @@ def add_drift(commands: Any) -> None:
 def _drift(arguments: argparse.Namespace) -> str:
     from ..metrics.drift import measure  # numpy is needed for this command alone
     from ..metrics.frames import open_clip
-    from ..metrics.measures import MEASURES
+    from ..metrics.measures import DEFAULT, MEASURES
+    from ..metrics.tables import table
 
-    names = [name.strip() for name in arguments.measures.split(",")]
+    names = [name.strip() for name in (arguments.measures or DEFAULT).split(",")]
     known = dict(MEASURES)
     if "shape" in names:
         from ..shapes.measures import MEASURES as SHAPES  # torch
@@ -63,16 +64,3 @@ def _plot(reports: list[Report], path: Path) -> None:
         raise FramePackError(
             f"The plot cannot be written to {path} ({fault}). Name a file that does not exist."
         ) from fault
-
-
-def table(report: Report) -> str:
-    """A report as lines of text: every measure's mean, both ends, and their contrast."""
-    head = f"{report.name}: {report.num_pix_frames} frames, {report.width} x {report.height}, {report.fps:g} fps"
-    rows = [f"{'measure':<12} {'mean':>9} {'start':>9} {'end':>9} {'contrast':>9}  unit"]
-    rows += [
-        f"{c.measure.name:<12} {c.mean:>9.3f} {c.start:>9.3f} {c.end:>9.3f} {c.contrast:>9.3f}  {c.measure.unit}"
-        for c in report.curves
-    ]
-    if report.cuts is not None:
-        rows.append(f"cuts         {', '.join(f'{frame / report.fps:.2f} s' for frame in report.cuts) or 'none'}")
-    return "\n".join([head, *rows])

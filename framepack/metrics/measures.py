@@ -119,3 +119,5 @@ MEASURES: dict[str, Measure] = {
         ),
     )
 }  # fmt: skip
+
+DEFAULT = "sharpness,brightness,contrast,saturation,colour,dynamic,smoothness,identity"  # those that need OpenCV alone

@@ -120,3 +120,17 @@ def test_files_that_are_none_of_ours_are_refused(alive: Host, placed):
     cut.write_bytes(dit.read_bytes()[:-1000])
     with pytest.raises(QueueError, match=r"cut\.safetensors cannot be read"):
         load(alive, "cut.safetensors")
+
+
+def test_drift_is_measured_on_the_graph(alive: Host, graph: Graph):
+    link = graph.add("EmptyImage", width=64, height=48, batch_size=6, color=255)
+    graph.workflow["2"] = {
+        "class_type": "FramePackDrift",
+        "inputs": {"images": link, "fps": 24.0, "measures": "brightness,dynamic"},
+    }
+    graph.workflow["3"] = {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}
+    done = graph.queue(alive)
+    report = json.loads(done.outputs["3"]["text"][0])
+    assert report["num_pix_frames"] == 6
+    assert report["measures"]["brightness"]["contrast"] == 0
+    assert len(done.outputs["2"]["images"]) == 1
