@@ -22,6 +22,7 @@ from .planning.video import plan_video
 from .schedule.grammar import Schedule, TokenCount, count_tokens
 from .schedule.presets import PRESETS, resolve
 from .schedule.rates import schedule_of_rate
+from .schedule.tails import TAILS
 from .units import latent_grid
 
 HEIGHT, WIDTH = 480, 832  # pixels; the paper's 480p
@@ -126,7 +127,7 @@ def _schedule_text(data: dict[str, Any], arguments: argparse.Namespace) -> str:
     for group in data["groups"]:
         kernel = "x".join(map(str, group["kernel"]))
         lines.append(f"{group['side']:<10} {group['frames']:>5} frames  {kernel:>10}  {group['tokens']:>7} tokens")
-    tail = {"td": "deleted", "ta": "appended, each frame", "tc": "compressed, whole"}[data["tail"]]
+    tail = TAILS[data["tail"]].brief
     lines += [
         f"tail       {tail:<25} {data['tail_tokens']:>7} tokens",
         f"context    {'rate ' + format(data['rate'], 'g'):<25} {data['tokens_context']:>7} tokens",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..nn.layers import Factory
 from ..nn.rope import Phases, Rope
-from ..schedule.grammar import TAIL_POOL
+from ..schedule.tails import tail_of
 from ..units import BASE, Kernel
 from .history import ContextGroup
 from .kernels import LAYER_NAMES, interpolated, route
@@ -50,11 +50,8 @@ class PackedEmbedding(nn.Module):
 
     def tokens(self, group: ContextGroup) -> Tensor:
         """The group's tokens, ``b l d``, in order of time, height, width."""
-        x, kernel = group.latents, group.kernel
-        if group.tail == "tc":
-            x = x.mean(2, keepdim=True)
-        if group.tail == "ta":
-            x = pool(x, (1, TAIL_POOL, TAIL_POOL))
+        tail, kernel = tail_of(group.tail), group.kernel
+        x = pool(tail.gather(group.latents), (1, tail.pool(), tail.pool()))
         own, before = route(kernel, self.kernels)
         x = pool(pad_to(x, (kernel.t, kernel.h, kernel.w)), before)
         return rearrange(getattr(self, LAYER_NAMES[own])(x), "b d t h w -> b (t h w) d")
@@ -64,9 +61,4 @@ def phases_of(rope: Rope, group: ContextGroup) -> Phases:
     """The group's phases on the CPU, pooled as its latents are."""
     height, width = (ceil(n / BASE.h) for n in group.latents.shape[3:])
     positions = torch.tensor(group.positions)
-    t, h, w = group.kernel.t, group.kernel.h // BASE.h, group.kernel.w // BASE.w
-    if group.tail == "tc":
-        t = len(positions)
-    if group.tail == "ta":
-        h, w = h * TAIL_POOL, w * TAIL_POOL
-    return rope.grid(positions, height, width, (t, h, w))
+    return rope.grid(positions, height, width, tail_of(group.tail).cell(group.kernel, len(positions)))

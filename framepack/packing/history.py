@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import LatentSizeError, PlanError
 from ..planning.section import Context, Section
-from ..schedule.grammar import num_tail_tokens
+from ..schedule.tails import tail_of
 from ..units import Kernel
 
 
@@ -30,9 +30,7 @@ class ContextGroup:
     def num_tokens(self) -> int:
         """Tokens that it becomes."""
         frames, height, width = self.latents.shape[2:]
-        if self.tail:
-            return num_tail_tokens(self.tail, self.kernel, frames, height, width)
-        return self.kernel.num_tokens(frames, height, width)
+        return tail_of(self.tail).num_tokens(self.kernel, frames, height, width)
 
 
 def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor) -> list[ContextGroup]:
@@ -58,9 +56,8 @@ def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor)
         return latent if alike else latent.to(blank)
 
     def packed(context: Context) -> ContextGroup:
-        latents = torch.cat([frame(f) for f in context.frames], 2)
-        if context.tail == "tc":  # here, once a section, so that no step's cost grows with the video
-            latents = latents.mean(2, keepdim=True)
+        # A tail is gathered here, once a section, so that no step's cost grows with the video.
+        latents = tail_of(context.tail).gather(torch.cat([frame(f) for f in context.frames], 2))
         return ContextGroup(
             kernel=context.kernel, latents=latents, positions=tuple(context.positions), tail=context.tail
         )

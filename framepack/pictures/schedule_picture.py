@@ -7,6 +7,7 @@ from math import log2
 
 from ..planning.costs import LAT_FRAMES_PER_MINUTE, against_full
 from ..schedule.grammar import Group, Schedule, count_tokens
+from ..schedule.tails import TAILS
 from ..units import PIXELS_PER_LATENT
 from .drawing import (
     FAINT,
@@ -89,8 +90,7 @@ def _strip(draw: Draw, schedule: Schedule, top: int) -> None:
             write(draw, (left, top - 32), name, INK, SMALL)
             free = left + length(draw, name, SMALL) + 4
         left += room
-    ends = {"td": "older frames are deleted", "ta": "older frames are appended", "tc": "older frames are averaged"}
-    note = f"{schedule.sampling}; {ends[schedule.tail]}"
+    note = f"{schedule.sampling}; {TAILS[schedule.tail].note}"
     if any(group.num_lat_frames > FULL for group in schedule.groups):
         note += f"; groups of more than {FULL} frames are drawn shorter"
     write(draw, (MARGIN, top + CELL + 8), note, FAINT, SMALL, WIDTH - 2 * MARGIN)

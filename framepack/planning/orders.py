@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Group, Sampling, Schedule
+from ..schedule.tails import TAILS
 from ..units import TRAINED_POSITIONS
 from .section import Context, Section
 
@@ -190,7 +191,7 @@ def lay_out(
 def _tails(schedule: Schedule, behind: range, ahead: range) -> tuple[range, range]:
     """The tail's frames in the past and in the future, of which the schedule keeps one or none."""
     none = range(0)
-    if schedule.tail == "td":
+    if not TAILS[schedule.tail].kept:
         return none, none
     if schedule.tail_side == "past":
         return range(max(behind.start, 0), max(behind.stop, 0)), none

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from ..errors import PlanError, quoted
-from ..schedule.grammar import MAX_KERNEL, num_tail_tokens
-from ..units import Kernel
+from ..schedule.grammar import MAX_KERNEL
+from ..schedule.tails import TAILS, tail_of
+from ..units import PATCH, Kernel
 from . import prompts
 from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, load_json, object_of
 
@@ -23,7 +25,7 @@ class Context:
 
     A frame is an index into the timeline, None (no frame yet: a zero latent at its position, unmasked) or the name
     of a slot, a latent that is context only. Consecutive indices are kept as a range, so that a tail of thousands of
-    frames takes no memory. `tail` is ``ta`` or ``tc`` on tail groups. Raises PlanError.
+    frames takes no memory. `tail` is a tail's name, or None for a group. Raises PlanError.
     """
 
     kernel: Kernel
@@ -55,15 +57,13 @@ class Context:
         """The slots that it looks at."""
         return set() if isinstance(self.frames, range) else {f for f in self.frames if isinstance(f, str)}
 
-    def num_tokens(self, height: int, width: int) -> int:
+    def num_tokens(self, height: int, width: int, patch: int = PATCH) -> int:
         """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
-        if self.tail:
-            return num_tail_tokens(self.tail, self.kernel, len(self.frames), height, width)
-        return self.kernel.num_tokens(len(self.frames), height, width)
+        return tail_of(self.tail).num_tokens(self.kernel, len(self.frames), height, width, patch)
 
-    def num_padded(self, height: int, width: int) -> int:
+    def num_padded(self, height: int, width: int, patch: int = PATCH) -> int:
         """Latent positions under its tokens' kernels: its frames padded to whole kernels."""
-        return self.num_tokens(height, width) * self.kernel.size
+        return self.num_tokens(height, width, patch) * prod(self.kernel.patches) * patch**2
 
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""
@@ -82,8 +82,9 @@ class Context:
         tail = fields.get("tail")
         if len(kernel) != 3 or max(kernel) > 2 * MAX_KERNEL:
             raise PlanError(f"A kernel is [t, h, w] up to {2 * MAX_KERNEL}; got {quoted(kernel)}. Try [1, 2, 2].")
-        if tail not in (None, "ta", "tc"):
-            raise PlanError(f"A context group's tail is ta, tc or left out; got {quoted(tail)}.")
+        if tail is not None and not (isinstance(tail, str) and tail in TAILS and TAILS[tail].kept):
+            kept = ", ".join(name for name, each in TAILS.items() if each.kept)
+            raise PlanError(f"A context group's tail is one of {kept}, or left out; got {quoted(tail)}.")
         frames = fields["frames"]
         return cls(
             kernel=Kernel(*kernel),
@@ -175,9 +176,9 @@ class Section:
         beyond = {None} if any(run.stop > len(maker) for run in runs) else set()
         return beyond.union(*(maker[run.start : run.stop] for run in runs))
 
-    def num_context_tokens(self, height: int, width: int) -> int:
+    def num_context_tokens(self, height: int, width: int, patch: int = PATCH) -> int:
         """Tokens of its context, tails included, on a latent grid of height by width."""
-        return sum(context.num_tokens(height, width) for context in self.context)
+        return sum(context.num_tokens(height, width, patch) for context in self.context)
 
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""

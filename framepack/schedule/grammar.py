@@ -10,23 +10,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ..errors import FramePackError, ScheduleError, quoted
-from ..units import BASE, Kernel
+from ..units import BASE, PATCH, Kernel
+from .tails import TAILS, Deleted
 
 Side = Literal["past", "future"]
-Tail = Literal["td", "ta", "tc"]
 Sampling = Literal["vanilla", "endpoint", "inverted"]
 
 MAX_LENGTH = 500  # characters
 MAX_FRAMES = 4096  # latent frames of all groups together: nine minutes
 MAX_GENERATE = 256  # latent frames
 MAX_KERNEL = 64  # a kernel's time; height and width up to twice that
-TAIL_POOL = 32  # `append` pools each tail frame by (1, 32, 32)
 EXAMPLE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 
+_TAILS = ", ".join(f"{tail.name} ({tail.brief})" for tail in TAILS.values())
 _GROUP = re.compile(r"f([0-9]+)k([0-9]+)(?:h([0-9]+)w([0-9]+))?")
 
 
@@ -55,13 +54,13 @@ class Schedule:
     past: tuple[Group, ...] = ()
     future: tuple[Group, ...] = ()
     far_future: tuple[Group, ...] = ()
-    tail: Tail = "td"
+    tail: str = Deleted.name
     tail_side: Side | None = None
 
     def __post_init__(self) -> None:
         if not self.groups or (self.future and (self.past or self.far_future)):
             raise FramePackError(f"No order of generation has the shape {self}. Try {EXAMPLE}.")
-        if self.tail == "td":  # it has no frames, and is written where tails usually are
+        if not TAILS[self.tail].kept:  # it has no frames, and is written where tails usually are
             object.__setattr__(self, "tail_side", "future" if self.future else "past")
         elif self.tail_side is None:
             object.__setattr__(self, "tail_side", self.tail_sides[0])
@@ -137,22 +136,13 @@ class TokenCount:
         return self.context + self.generated
 
 
-def count_tokens(schedule: Schedule, height: int, width: int) -> TokenCount:
+def count_tokens(schedule: Schedule, height: int, width: int, patch: int = PATCH) -> TokenCount:
     """Tokens of a schedule on a latent grid of height by width (paper equation 2, padding counted)."""
     return TokenCount(
-        groups=tuple(g.kernel.num_tokens(g.num_lat_frames, height, width) for g in schedule.groups),
-        tail=num_tail_tokens(schedule.tail, schedule.tail_kernel, 1, height, width),
-        generated=BASE.num_tokens(schedule.generate, height, width),
+        groups=tuple(g.kernel.num_tokens(g.num_lat_frames, height, width, patch) for g in schedule.groups),
+        tail=TAILS[schedule.tail].num_tokens(schedule.tail_kernel, 1, height, width, patch),
+        generated=BASE.num_tokens(schedule.generate, height, width, patch),
     )
-
-
-def num_tail_tokens(tail: str, kernel: Kernel, num_lat_frames: int, height: int, width: int) -> int:
-    """Tokens of a tail of so many latent frames: ta pools each by (1, 32, 32), tc averages all into one."""
-    if tail == "td" or num_lat_frames == 0:
-        return 0
-    if tail == "tc":
-        return kernel.num_tokens(1, height, width)
-    return kernel.num_tokens(num_lat_frames, ceil(height / TAIL_POOL), ceil(width / TAIL_POOL))
 
 
 def parse(text: str) -> Schedule:
@@ -188,7 +178,7 @@ class _Parser:
         try:
             return Schedule(
                 generate=next(part.value for part in parts if part.kind == "g"),
-                tail=tail.value if tail else "td",
+                tail=tail.value if tail else Deleted.name,
                 tail_side=tail.kind if tail else None,  # type: ignore[arg-type]
                 **{name: _with_side(value, "past" if "past" in name else "future") for name, value in places.items()},
             )
@@ -227,7 +217,7 @@ class _Parser:
         return found
 
     def part(self, name: str, at: int) -> _Part:
-        if name in get_args(Tail):
+        if name in TAILS:
             return _Part("t", at, name)
         if name == "x":
             return _Part("x", at)
@@ -279,7 +269,7 @@ class _Parser:
         if not tails:
             return None
         if len(tails) > 1:
-            raise self.fail(parts[tails[1]].at, "The schedule has a second tail.", "Keep one of td, ta and tc.")
+            raise self.fail(parts[tails[1]].at, "The schedule has a second tail.", f"Keep one of {_TAILS}.")
         if tails[0] not in (0, len(parts) - 1):
             fault = "The tail stands in the middle."
             raise self.fail(parts[tails[0]].at, fault, "Put it at the far left or the far right.")
@@ -325,10 +315,10 @@ def _remedy(name: str) -> str:
     if name != name.lower():
         return f"Parts are lower case: {_shown(name.lower())}."
     if name.startswith("t"):
-        return "A tail is td (delete), ta (append) or tc (compress), at the far left or right."
+        return f"A tail is one of {_TAILS}, at the far left or right."
     if name.startswith("k"):
         return "A group begins with its number of latent frames: f16k4."
-    return f"Write groups such as f16k4f2k2f1k1, then g9, x, or a tail td, ta, tc, joined by _, as in {EXAMPLE}."
+    return f"Write groups such as f16k4f2k2f1k1, then g9, x, or a tail ({_TAILS}), joined by _, as in {EXAMPLE}."
 
 
 def _shown(name: str) -> str:
