@@ -23,7 +23,7 @@ from .schedule.grammar import Schedule, TokenCount, count_tokens
 from .schedule.presets import PRESETS, resolve
 from .schedule.rates import schedule_of_rate
 from .schedule.tails import TAILS
-from .units import latent_grid
+from .units import RELEASED
 
 HEIGHT, WIDTH = 480, 832  # pixels; the paper's 480p
 
@@ -86,7 +86,7 @@ def _schedule(arguments: argparse.Namespace) -> str:
         schedule = resolve(arguments.schedule)
     else:
         schedule = schedule_of_rate(arguments.rate, lam=arguments.lam)
-    grid = latent_grid(arguments.height, arguments.width)
+    grid = RELEASED.latent_grid(arguments.height, arguments.width)
     tokens = count_tokens(schedule, *grid)
     if arguments.picture:
         _save(draw_schedule(schedule, *grid), arguments.picture)
@@ -139,7 +139,7 @@ def _schedule_text(data: dict[str, Any], arguments: argparse.Namespace) -> str:
 
 def _plan(arguments: argparse.Namespace) -> str:
     schedule = resolve(arguments.schedule)
-    grid = latent_grid(arguments.height, arguments.width)
+    grid = RELEASED.latent_grid(arguments.height, arguments.width)
     request = PlanRequest.lasting(
         arguments.seconds,
         arguments.fps,

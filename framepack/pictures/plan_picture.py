@@ -7,7 +7,7 @@ from math import floor, log10
 
 from ..planning.plan import Plan
 from ..planning.section import Section
-from ..units import FRAMES_PER_LATENT, Kernel
+from ..units import Kernel
 from .drawing import (
     BLANK,
     FAINT,
@@ -78,7 +78,8 @@ def _axis(draw: Draw, plan: Plan, fps: float, step: float) -> None:
     power = 10 ** floor(log10(seconds / 7))
     distance = next(d for d in (power, 2 * power, 5 * power, 10 * power) if seconds / d <= 7)
     for i in range(int(seconds / distance) + 1):
-        at = LEFT + step * (i * distance * fps + 3) / FRAMES_PER_LATENT if i else LEFT
+        temporal = plan.geometry.temporal
+        at = LEFT + step * (i * distance * fps + temporal - 1) / temporal if i else LEFT
         draw.line((at, TOP - 14, at, TOP - 6), FAINT, 2)
         draw.text((at, TOP - 16), f"{i * distance:g} s", FAINT, font(SMALL), anchor="ls" if i == 0 else "ms")
 

@@ -8,7 +8,7 @@ from math import log2
 from ..planning.costs import LAT_FRAMES_PER_MINUTE, against_full
 from ..schedule.grammar import Group, Schedule, count_tokens
 from ..schedule.tails import TAILS
-from ..units import PIXELS_PER_LATENT
+from ..units import RELEASED
 from .drawing import (
     FAINT,
     GENERATED,
@@ -56,7 +56,7 @@ def summary(schedule: Schedule, height: int, width: int) -> list[str]:
     """Totals, the generated section's share, and the cost of a step against full context."""
     tokens = count_tokens(schedule, height, width)
     share = tokens.generated / tokens.total
-    size = f"{width * PIXELS_PER_LATENT} x {height * PIXELS_PER_LATENT}"
+    size = f"{width * RELEASED.spatial} x {height * RELEASED.spatial}"
     frames = sum(group.num_lat_frames for group in schedule.groups)
     own, minute = (against_full(schedule, height, width, num) for num in (None, LAT_FRAMES_PER_MINUTE))
     return [

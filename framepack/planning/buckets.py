@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FramePackError, quoted
-from ..units import PIXEL_UNIT
+from ..units import RELEASED
 
 BASE_SIZE, MIN_BASE, MAX_BASE = 640, 64, 4096
 MAX_SIDE = 1_000_000  # pixels of a picture
@@ -26,5 +26,6 @@ def nearest_bucket(height: int, width: int, base: int = BASE_SIZE) -> tuple[int,
     if not MIN_BASE <= base <= MAX_BASE:
         raise FramePackError(f"The base must be {MIN_BASE} to {MAX_BASE}; got {quoted(base)}. Try {BASE_SIZE}.")
     bucket = min(reversed(BUCKETS), key=lambda size: abs(height * size[1] - width * size[0]))
-    high, wide = (max(round(side * base / BASE_SIZE / PIXEL_UNIT) * PIXEL_UNIT, PIXEL_UNIT) for side in bucket)
+    unit = RELEASED.pixel_unit
+    high, wide = (max(round(side * base / BASE_SIZE / unit) * unit, unit) for side in bucket)
     return high, wide

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import TooLittleMemoryError
-from ..units import BASE, FRAMES_PER_LATENT, PIXEL_UNIT, PIXELS_PER_LATENT, pixel_frames
-from .plan import Plan, Section
+from ..units import BASE, RELEASED, Geometry
+from .plan import Plan
+from .section import Section
 
 # Tensors [l, d] of a block that are alive together: the tokens, q, k, v, and attention's output. Others run in pieces.
 ALIVE = 5
-LATENT_CHANNELS, LATENT_BYTES = 16, 4  # finished sections are kept in float32
+LATENT_BYTES = 4  # finished sections are kept in float32
 PIXEL_BYTES = 3 * 4  # of an image in the host
 GB, MB = 1e9, 1e6
 
@@ -35,30 +36,32 @@ class Work:
     model_width: int
     itemsize: int
     matrix: int
+    geometry: Geometry = RELEASED
 
     @property
     def num_tokens(self) -> int:
         """Picture tokens l."""
-        made = BASE.num_tokens(self.section.num_lat_frames, self.height, self.width)
-        return made + self.section.num_context_tokens(self.height, self.width)
+        grid = self.height, self.width, self.geometry.patch
+        return BASE.num_tokens(self.section.num_lat_frames, *grid) + self.section.num_context_tokens(*grid)
 
     @property
     def num_padded(self) -> int:
         """Latent positions of its largest context group, padded to whole kernels before it becomes tokens."""
-        return max((context.num_padded(self.height, self.width) for context in self.section.context), default=0)
+        grid = self.height, self.width, self.geometry.patch
+        return max((context.num_padded(*grid) for context in self.section.context), default=0)
 
     @property
     def least(self) -> int:
         """Bytes that it needs at least: for its blocks, or before them for the largest context group."""
         blocks = ALIVE * self.num_tokens * self.model_width * self.itemsize + self.matrix
-        return max(blocks, self.num_padded * LATENT_CHANNELS * self.itemsize)
+        return max(blocks, self.num_padded * self.geometry.channels * self.itemsize)
 
 
 def check_work(work: Work, there: int) -> None:
     """Raises TooLittleMemoryError, with what would fit, where a section needs more bytes than are available."""
     if work.least <= there:
         return
-    h, w = (PIXELS_PER_LATENT * n for n in (work.height, work.width))
+    h, w = (work.geometry.spatial * n for n in (work.height, work.width))
     raise TooLittleMemoryError(
         f"A section of {work.section.num_lat_frames} latent frames at {w}x{h} needs at least {_amount(work.least)} "
         f"({work.num_tokens} tokens); only {_amount(there)} is available. {_remedy(_fitting(work, there))}"
@@ -71,14 +74,16 @@ def check_plan(plan: Plan, there: int, images: bool = False) -> None:
     These are its latents and, with `images`, all of its decoded frames.
     """
     assert plan.height and plan.width, "a plan that is sampled states its size"
-    latent = LATENT_CHANNELS * LATENT_BYTES * plan.height * plan.width // PIXELS_PER_LATENT**2
+    geometry = plan.geometry
+    latent = geometry.channels * LATENT_BYTES * plan.height * plan.width // geometry.spatial**2
     image = PIXEL_BYTES * plan.height * plan.width if images else 0
     least = plan.num_lat_frames * latent + plan.num_pix_frames * image
     if least <= there:
         return
     per_section = max(section.num_lat_frames for section in plan.sections)
-    fits = (there // (latent + FRAMES_PER_LATENT * image) - 1) // per_section  # and a start image
-    fitting = [f"{fits} sections ({pixel_frames(fits * per_section + 1)} frames)"] if fits > 0 else []
+    fits = (there // (latent + geometry.temporal * image) - 1) // per_section  # and a start image
+    num_frames = geometry.section_frames(per_section) * fits + 1
+    fitting = [f"{fits} sections ({num_frames} frames)"] if fits > 0 else []
     if images and plan.num_lat_frames * latent <= there:
         fitting.append("vae disconnected and the video saved through FramePackVideo, which keeps no images")
     raise TooLittleMemoryError(
@@ -98,11 +103,11 @@ def _fitting(work: Work, there: int) -> Iterable[str]:
 
     if num := _largest(work.section.num_lat_frames, frames):
         yield f"sections of {num} latent frames"
-    unit = PIXEL_UNIT // PIXELS_PER_LATENT
+    unit, spatial = work.geometry.patch, work.geometry.spatial
     rows = work.height // unit
     sizes = [(unit * n, unit * max(work.width * n // (unit * rows), 1)) for n in range(1, rows)]
     if num := _largest(len(sizes) + 1, lambda n: fits(height=sizes[n - 1][0], width=sizes[n - 1][1])):
-        height, width = (PIXELS_PER_LATENT * n for n in sizes[num - 1])
+        height, width = (spatial * n for n in sizes[num - 1])
         yield f"a size of {width}x{height}"
     if work.itemsize > 2 and fits(itemsize=2, matrix=work.matrix // 2):
         yield "half precision (weight_dtype bf16)"

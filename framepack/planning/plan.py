@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import Any
 
 from ..errors import PlanError, quoted
 from ..schedule.grammar import parse
-from ..units import pixel_frames
+from ..units import RELEASED, Geometry
 from .json_fields import int_of, list_of, load_json, object_of, slot_of
 from .section import Section, num_context_frames
 
@@ -48,7 +49,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A whole video. `sections` stand in order of generation; height and width are pixels, where they are fixed."""
+    """A whole video. `sections` stand in order of generation; height and width are pixels, where they are fixed.
+
+    `geometry` is that of the backbone that samples it.
+    """
 
     schedule: str
     num_lat_frames: int
@@ -56,11 +60,17 @@ class Plan:
     anchors: tuple[Anchor, ...] = ()
     height: int | None = None
     width: int | None = None
+    geometry: Geometry = RELEASED
 
     @property
     def num_pix_frames(self) -> int:
         """Pixel frames of the video."""
-        return pixel_frames(self.num_lat_frames)
+        if not self.geometry.sections_are_clips:
+            return self.geometry.pixel_frames(self.num_lat_frames)
+        clips = [a.num_lat_frames for a in self.anchors] + [
+            stop - start for s in self.sections for start, stop in s.makes
+        ]
+        return sum(map(self.geometry.pixel_frames, clips))
 
     @property
     def slots(self) -> set[str]:
@@ -89,6 +99,7 @@ class Plan:
             "num_pix_frames": self.num_pix_frames,
             "height": self.height,
             "width": self.width,
+            **({} if self.geometry == RELEASED else {"geometry": asdict(self.geometry)}),
             "anchors": [anchor.to_dict() for anchor in self.anchors],
             "sections": [s.to_dict() for s in self.sections],
         }
@@ -104,7 +115,7 @@ class Plan:
             load_json(text, "plan"),
             "The plan",
             {"schedule", "num_lat_frames", "sections"},
-            {"num_pix_frames", "height", "width", "anchors"},
+            {"num_pix_frames", "height", "width", "geometry", "anchors"},
         )
         if not isinstance(fields["schedule"], str):
             raise PlanError(f"The plan's schedule is text; got {quoted(fields['schedule'])}.")
@@ -117,6 +128,7 @@ class Plan:
             num_lat_frames=int_of(fields["num_lat_frames"], "num_lat_frames", 1),
             sections=tuple(Section.from_dict(s) for s in list_of(fields["sections"], "The plan's sections")),
             anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The plan's anchors")),
+            geometry=_geometry(fields.get("geometry", {})),
             **sides,
         )
         if fields.get("num_pix_frames", plan.num_pix_frames) != plan.num_pix_frames:
@@ -162,3 +174,14 @@ class Plan:
             raise PlanError(f"Section {index} looks at frames of section {min(unnamed)}, which is not in its needs.")
         if late := [need for need in section.needs if need >= index]:
             raise PlanError(f"Section {index} needs section {late[0]}, which is not made before it.")
+
+
+def _geometry(data: object) -> Geometry:
+    """From the plan's JSON; what it leaves out is the released models'. Raises PlanError."""
+    names = {field.name for field in fields_of(Geometry)}
+    given = object_of(data, "The plan's geometry", set(), names)
+    clips = given.pop("sections_are_clips", False)
+    if not isinstance(clips, bool):
+        raise PlanError(f"The plan's sections_are_clips is true or false; got {quoted(clips)}.")
+    sides = {name: int_of(value, f"The geometry's {name}", 1) for name, value in given.items()}
+    return Geometry(**sides, sections_are_clips=clips)

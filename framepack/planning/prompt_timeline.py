@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ..errors import FramePackError, quoted
-from ..units import FRAMES_PER_LATENT
 from .plan import Plan, Section
 from .prompts import Blend, Prompt, checked
 
@@ -104,7 +103,7 @@ def with_prompts(plan: Plan, stretches: tuple[Stretch, ...], fps: float, blend: 
 
     def prompt_of(section: Section) -> Prompt | None:
         start, stop = section.makes[0]
-        middle = FRAMES_PER_LATENT * (start + stop - 1) / 2 / fps
+        middle = plan.geometry.temporal * (start + stop - 1) / 2 / fps
         return section.prompt or blended_at(stretches, middle, blend)
 
     return replace(plan, sections=tuple(replace(s, prompt=prompt_of(s)) for s in plan.sections))

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Schedule
-from ..units import FRAMES_PER_LATENT, num_sections
+from ..units import RELEASED, Geometry
 from .orders import Gap
 from .plan import MAX_LAT_FRAMES
 
@@ -69,7 +69,7 @@ class PlanRequest:
     `start`: it begins with a start image; without one, `no_start` says whether a section makes latent frame 0 or a
     zero latent stands before it. `end`: an end image is context only. `gap`: a gap rule, or None for the order's own.
     `halve`: fill gaps from their middle. `extend`: a finished video to extend; where it is extended forwards, its own
-    frames begin the video, whatever `start` says. `height` and `width` are pixels.
+    frames begin the video, whatever `start` says. `height` and `width` are pixels. `geometry` is the backbone's.
     """
 
     schedule: Schedule
@@ -83,6 +83,7 @@ class PlanRequest:
     endpoints: tuple[Endpoint, ...] = ()
     halve: bool = False
     extend: Extension | None = None
+    geometry: Geometry = RELEASED
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_lat_frames <= MAX_LAT_FRAMES:
@@ -101,7 +102,8 @@ class PlanRequest:
         """The request of a video whose generated part lasts so many seconds, rounded to whole sections."""
         extend = options.get("extend")
         begins = beginning(options.get("start", True), options.get("no_start", "section"), extend)
-        made = lat_frames_for(seconds, fps, schedule) - (begins in ("video", "zero"))  # the start frame is no new frame
+        geometry = options.get("geometry", RELEASED)
+        made = lat_frames_for(seconds, fps, schedule, geometry) - (begins in ("video", "zero"))  # no start frame
         return cls(schedule=schedule, num_lat_frames=made + (extend.num_lat_frames if extend else 0), **options)
 
     @property
@@ -136,7 +138,7 @@ class PlanRequest:
                 raise PlanError(
                     f"Endpoints stand at latent frames 1 to {self.num_lat_frames - 1}, after the video's start; got "
                     f"{point}, which is latent frame {point.frame}. There is one latent frame for each "
-                    f"{FRAMES_PER_LATENT} frames."
+                    f"{self.geometry.temporal} frames."
                 )
         for before, after in zip(points, points[1:], strict=False):
             between = after.frame - before.frame - 1
@@ -183,14 +185,14 @@ class PlanRequest:
             )
 
 
-def lat_frames_for(seconds: float, fps: float, schedule: Schedule) -> int:
+def lat_frames_for(seconds: float, fps: float, schedule: Schedule, geometry: Geometry = RELEASED) -> int:
     """Latent frames of the nearest whole number of sections, start frame included. Raises PlanError."""
     if not 0 < fps <= MAX_FPS:
         raise PlanError(f"The frame rate is above 0, at most {MAX_FPS} fps; got {quoted(fps)}. Try 30.")
     most = (MAX_LAT_FRAMES - 1) // schedule.generate
-    longest = most * schedule.generate * FRAMES_PER_LATENT / fps
+    longest = most * geometry.section_frames(schedule.generate) / fps
     if not 0 < seconds <= longest:
         raise PlanError(
             f"The length is above 0, at most {math.floor(longest)} s at {fps:g} fps; got {quoted(seconds)} s. Try 5."
         )
-    return 1 + min(num_sections(seconds, fps, schedule.generate), most) * schedule.generate
+    return 1 + min(geometry.num_sections(seconds, fps, schedule.generate), most) * schedule.generate

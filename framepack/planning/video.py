@@ -38,6 +38,7 @@ def plan_video(request: PlanRequest, poll: Poll = lambda: None) -> Plan:
         anchors=_anchors(request, points),
         height=request.height,
         width=request.width,
+        geometry=request.geometry,
     )
     plan.check()
     return plan

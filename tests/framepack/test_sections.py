@@ -6,29 +6,31 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framepack.errors import PlanError
+from framepack.errors import FramePackError, PlanError
 from framepack.planning.orders import Gap, beyond_training
 from framepack.planning.plan import Plan
 from framepack.planning.prompts import to_data
 from framepack.planning.request import Endpoint, Extension, PlanRequest, lat_frames_for
 from framepack.planning.video import make_plan, plan_video
 from framepack.schedule.grammar import count_tokens, parse
-from framepack.units import Kernel, latent_frame
+from framepack.units import RELEASED, Geometry, Kernel, latent_frame
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 
-RELEASED = "f1k1_x_g9_f1k1f2k2f16k4_td"
+I2V = "f1k1_x_g9_f1k1f2k2f16k4_td"
 F1 = "f1k1_x_f16k4f2k2f1k1_g9"
+HALF = Geometry(spatial=16, temporal=8, patch=1, channels=32)
 
 
 @pytest.mark.parametrize(("seconds", "sections", "frames"), [(1, 1, 37), (5, 4, 145), (60, 50, 1801)])
 def test_lengths_are_the_references(seconds: float, sections: int, frames: int):
-    plan = make_plan(parse(RELEASED), num_lat_frames=lat_frames_for(seconds, 30, parse(RELEASED)))
+    plan = make_plan(parse(I2V), num_lat_frames=lat_frames_for(seconds, 30, parse(I2V)))
     assert len(plan.sections) == sections
     assert plan.num_pix_frames == frames
 
@@ -38,7 +40,7 @@ def test_lengths_are_the_references(seconds: float, sections: int, frames: int):
     [(1, [0]), (2, [1, 0]), (4, [3, 2, 1, 0]), (5, [3, 2, 2, 1, 0]), (7, [3, 2, 2, 2, 2, 1, 0])],
 )
 def test_inverted_paddings_are_the_references(sections: int, paddings: list[int]):
-    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 * sections)
+    plan = make_plan(parse(I2V), num_lat_frames=1 + 9 * sections)
     assert [(s.positions[0] - 1) // 9 for s in plan.sections] == paddings
     for section, p in zip(plan.sections, paddings, strict=True):
         start, one, two, four = section.context
@@ -56,19 +58,19 @@ def test_forward_positions_are_pinned_as_in_f1():
 
 
 def test_a_short_history_is_null_at_its_planned_position():
-    first = make_plan(parse(RELEASED), num_lat_frames=37).sections[0]
+    first = make_plan(parse(I2V), num_lat_frames=37).sections[0]
     assert [f for c in first.context for f in c.frames] == [0] + [None] * 19
 
 
 def test_an_end_image_is_context_alone():
-    plan = make_plan(parse(RELEASED), num_lat_frames=37, end=True)
+    plan = make_plan(parse(I2V), num_lat_frames=37, end=True)
     assert plan.sections[0].context[1].frames == ("end",)
     assert all("end" not in c.frames for s in plan.sections[1:] for c in s.context)
     assert [a.slot for a in plan.anchors] == ["start"]
 
 
 def test_without_a_start_image_one_section_makes_it():
-    plan = make_plan(parse(RELEASED), num_lat_frames=37, start=False)
+    plan = make_plan(parse(I2V), num_lat_frames=37, start=False)
     assert plan.sections[0].makes == ((0, 1),)
     assert not plan.sections[0].context
     assert plan.num_pix_frames == 145
@@ -111,7 +113,7 @@ def test_what_is_ready_has_no_gap_and_is_all_at_the_end(name: str, length: int, 
 def test_in_a_forward_order_every_section_is_ready_when_it_is_made():
     plan = make_plan(parse(F1), num_lat_frames=28)
     assert list(plan.ready()) == [10, 19, 28]
-    assert list(make_plan(parse(RELEASED), num_lat_frames=28).ready()) == [1, 1, 28]
+    assert list(make_plan(parse(I2V), num_lat_frames=28).ready()) == [1, 1, 28]
 
 
 @settings(max_examples=100, deadline=None)
@@ -135,9 +137,7 @@ def test_positions_of_frames_never_collide_within_a_section(names):
 
 
 def test_endpoints_with_images_are_part_of_the_video():
-    plan = make_plan(
-        parse(RELEASED), num_lat_frames=73, endpoints=[Endpoint(frame=36, slot="key", prompt="a blue circle")]
-    )
+    plan = make_plan(parse(I2V), num_lat_frames=73, endpoints=[Endpoint(frame=36, slot="key", prompt="a blue circle")])
     assert {(a.slot, a.frame) for a in plan.anchors} == {("start", 0), ("key", 36)}
     assert plan.num_lat_frames == 73
     assert plan.sections[0].prompt == "a blue circle"
@@ -152,7 +152,7 @@ def blocks_of(plan: Plan) -> list[set[int]]:
     return [{0}, *({end, *range(end + 1, end + 10)} for end in ends)]
 
 
-@pytest.mark.parametrize("name", [RELEASED, F1, "td_f16k4f2k2f1k1_g9_x_f1k1"])
+@pytest.mark.parametrize("name", [I2V, F1, "td_f16k4f2k2f1k1_g9_x_f1k1"])
 @pytest.mark.parametrize("halve", [False, True])
 def test_gaps_between_endpoints_do_not_depend_on_one_another(name: str, halve: bool):
     if halve and name == F1:
@@ -169,7 +169,7 @@ def test_gaps_between_endpoints_do_not_depend_on_one_another(name: str, halve: b
 
 
 def test_a_gap_is_filled_inverted_towards_the_nearest_known_frame_on_its_left():
-    plan = make_plan(parse(RELEASED), num_lat_frames=200, endpoints=POINTS)
+    plan = make_plan(parse(I2V), num_lat_frames=200, endpoints=POINTS)
     gap = [s for s in plan.sections if 50 <= s.makes[0][0] < 90]
     assert [s.makes for s in gap] == [((81, 90),), ((72, 81),), ((63, 72),), ((54, 63),), ((50, 54),)]
     assert all(s.context[0].frames == range(49, 50) for s in gap)
@@ -177,7 +177,7 @@ def test_a_gap_is_filled_inverted_towards_the_nearest_known_frame_on_its_left():
 
 
 def test_each_endpoint_tells_what_is_nearer_to_it_than_to_another():
-    plan = make_plan(parse(RELEASED), num_lat_frames=200, endpoints=POINTS)
+    plan = make_plan(parse(I2V), num_lat_frames=200, endpoints=POINTS)
     for section in plan.sections:
         middle = sum(section.makes[0]) / 2
         nearest = min((0.5, 40.5, 90.5, 140.5), key=lambda at: abs(at - middle))
@@ -185,24 +185,24 @@ def test_each_endpoint_tells_what_is_nearer_to_it_than_to_another():
 
 
 def test_endpoints_may_come_in_any_order_and_number():
-    assert make_plan(parse(RELEASED), num_lat_frames=200, endpoints=reversed(POINTS)) == make_plan(
-        parse(RELEASED), num_lat_frames=200, endpoints=POINTS
+    assert make_plan(parse(I2V), num_lat_frames=200, endpoints=reversed(POINTS)) == make_plan(
+        parse(I2V), num_lat_frames=200, endpoints=POINTS
     )
     many = [Endpoint(frame=20 * i, slot=f"key {i}") for i in range(1, 100)]
-    plan = make_plan(parse(RELEASED), num_lat_frames=2000, endpoints=many)
+    plan = make_plan(parse(I2V), num_lat_frames=2000, endpoints=many)
     assert len(plan.anchors) == 100
     assert Plan.from_json(plan.to_json()) == plan
 
 
 def test_halving_makes_the_middle_of_a_gap_first_and_then_each_half_on_its_own():
-    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 * 8, halve=True)
+    plan = make_plan(parse(I2V), num_lat_frames=1 + 9 * 8, halve=True)
     assert plan.sections[0].makes == ((37, 46),)
     for section in plan.sections[1:]:
         half = range(0, 46) if section.makes[0][0] < 37 else range(37, 73)
         assert section.known <= set(half)
 
 
-@pytest.mark.parametrize("name", ["td_f16k4f2k2f1k1_g9", RELEASED, "td_f16k4f2k2f1k1_g9_x_f1k1"])
+@pytest.mark.parametrize("name", ["td_f16k4f2k2f1k1_g9", I2V, "td_f16k4f2k2f1k1_g9_x_f1k1"])
 def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
     began = time.process_time()
     plan = make_plan(parse(name), num_lat_frames=9001)
@@ -230,7 +230,7 @@ def test_the_json_of_a_thousand_sections_with_a_tail_stays_linear():
 
 def test_planning_polls_for_an_interrupt_once_a_section():
     polled = []
-    plan = plan_video(PlanRequest(schedule=parse(RELEASED), num_lat_frames=37), lambda: polled.append(1))
+    plan = plan_video(PlanRequest(schedule=parse(I2V), num_lat_frames=37), lambda: polled.append(1))
     assert len(polled) == len(plan.sections) == 4
 
 
@@ -254,7 +254,7 @@ def test_plans_of_earlier_versions_are_read_as_they_were_written(path: Path):
 REQUESTS = st.builds(
     lambda seed, schedule, **options: (seed, schedule, options),
     st.integers(0, 3),
-    st.sampled_from([RELEASED, F1]),
+    st.sampled_from([I2V, F1]),
     num_lat_frames=st.integers(2, 300),
     start=st.booleans(),
     no_start=st.sampled_from(["section", "zero"]),
@@ -266,16 +266,16 @@ REQUESTS = st.builds(
 @given(REQUESTS)
 def test_by_default_positions_stay_within_those_that_the_released_models_were_trained_on(request):
     seed, schedule, options = request
-    options["halve"] &= schedule == RELEASED
+    options["halve"] &= schedule == I2V
     points = [Endpoint(frame=31 * i, slot=f"key {i}") for i in range(1, seed + 1) if 31 * i < options["num_lat_frames"]]
     plan = make_plan(parse(schedule), endpoints=points, **options)
-    assert plan.highest <= {RELEASED: 55, F1: 28}[schedule]
+    assert plan.highest <= {I2V: 55, F1: 28}[schedule]
     assert all(min(c.positions) >= 0 for s in plan.sections for c in s.context)
     assert beyond_training(parse(schedule).sampling, plan.highest) is None
 
 
 def test_positions_beyond_training_get_a_warning_with_both_numbers():
-    plan = make_plan(parse(RELEASED), num_lat_frames=100, gap="true")
+    plan = make_plan(parse(I2V), num_lat_frames=100, gap="true")
     assert plan.highest == 90 + 28
     assert all(number in beyond_training("inverted", 118) for number in ("118", "55"))
     assert all(number in beyond_training("vanilla", 29) for number in ("29", "28"))
@@ -336,13 +336,13 @@ def test_a_zero_latent_stands_at_the_lowest_position_and_in_no_tail():
 @pytest.mark.parametrize("seconds", [0, -1, 36_000, math.nan, math.inf, 10**400])
 def test_a_length_out_of_bounds_is_rejected(seconds: float):
     with pytest.raises(PlanError, match=re.escape(str(seconds)[:20])):
-        lat_frames_for(seconds, 30, parse(RELEASED))
+        lat_frames_for(seconds, 30, parse(I2V))
 
 
 @pytest.mark.parametrize("fps", [0, -1, 241, math.nan, math.inf, 10**400])
 def test_a_frame_rate_out_of_bounds_is_rejected(fps: float):
     with pytest.raises(PlanError, match=re.escape(str(fps)[:20])):
-        lat_frames_for(5, fps, parse(RELEASED))
+        lat_frames_for(5, fps, parse(I2V))
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_an_unknown_gap_rule_is_rejected(gap):
         Gap.parse(gap)
     if gap is not None:
         with pytest.raises(PlanError):
-            make_plan(parse(RELEASED), num_lat_frames=37, gap=gap)
+            make_plan(parse(I2V), num_lat_frames=37, gap=gap)
 
 
 def test_an_end_image_with_a_forward_schedule_is_rejected():
@@ -370,8 +370,8 @@ def test_an_end_image_with_a_forward_schedule_is_rejected():
 def test_key_frames_on_every_frame_leave_nothing_to_generate():
     points = [Endpoint(frame=i, slot=f"key {i}") for i in range(1, 10)]
     with pytest.raises(PlanError, match="10"):
-        make_plan(parse(RELEASED), num_lat_frames=10, endpoints=points)
-    assert len(make_plan(parse(RELEASED), num_lat_frames=11, endpoints=points).sections) == 1
+        make_plan(parse(I2V), num_lat_frames=10, endpoints=points)
+    assert len(make_plan(parse(I2V), num_lat_frames=11, endpoints=points).sections) == 1
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_key_frames_on_every_frame_leave_nothing_to_generate():
 )
 def test_a_request_out_of_bounds_is_rejected(options, value: str):
     with pytest.raises(PlanError, match=value):
-        PlanRequest(schedule=parse(RELEASED), **options)
+        PlanRequest(schedule=parse(I2V), **options)
 
 
 def test_an_unknown_direction_is_rejected():
@@ -395,9 +395,39 @@ def test_an_unknown_direction_is_rejected():
         Extension(num_lat_frames=3, direction="sideways")
 
 
+@pytest.mark.parametrize("geometry", [RELEASED, HALF], ids=["released", "half"])
+def test_a_plan_carries_its_backbones_geometry(geometry: Geometry):
+    request = PlanRequest.lasting(5, 30, schedule=parse(I2V), geometry=geometry)
+    plan = plan_video(request)
+    assert plan.geometry == geometry
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.num_pix_frames == geometry.temporal * (plan.num_lat_frames - 1) + 1
+    assert ("geometry" in plan.to_dict()) == (geometry != RELEASED)
+
+
+def test_sections_that_are_clips_have_a_single_frame_each_first_latent():
+    """Helios: 9 latent frames are 33 frames, at 24 a second."""
+    clips = replace(RELEASED, sections_are_clips=True)
+    request = PlanRequest.lasting(11, 24, schedule=parse(F1), start=False, no_start="zero", geometry=clips)
+    plan = plan_video(request)
+    assert [s.num_lat_frames for s in plan.sections] == [9] * 8
+    assert plan.num_pix_frames == 8 * 33
+
+
+@pytest.mark.parametrize(
+    ("geometry", "value"),
+    [(3, "3"), ({"spatial": 0}, "0"), ({"patch": 10**400}, "1000"), ({"channels": True}, "True"), ({"deep": 1}, "deep"),
+     ({"sections_are_clips": 1}, "1")],
+)  # fmt: skip
+def test_a_geometry_out_of_bounds_is_rejected(geometry, value: str):
+    data = make_plan(parse(I2V), num_lat_frames=10).to_dict() | {"geometry": geometry}
+    with pytest.raises(FramePackError, match=value):
+        Plan.from_json(json.dumps(data))
+
+
 def slice_of(**changes: object) -> str:
     """A plan's JSON with changes to its second section."""
-    data = make_plan(parse(RELEASED), num_lat_frames=37).to_dict()
+    data = make_plan(parse(I2V), num_lat_frames=37).to_dict()
     data["sections"][1] |= changes
     return json.dumps(data)
 
@@ -452,7 +482,7 @@ def test_a_video_is_extended_forwards_after_its_own_frames():
 
 def test_a_video_is_extended_backwards_before_its_own_frames():
     extend = Extension(num_lat_frames=10, direction="backwards")
-    plan = make_plan(parse(RELEASED), num_lat_frames=18 + 10, start=False, no_start="zero", extend=extend)
+    plan = make_plan(parse(I2V), num_lat_frames=18 + 10, start=False, no_start="zero", extend=extend)
     assert [a.to_dict() for a in plan.anchors] == [{"slot": "video", "frame": 18, "num_lat_frames": 10}]
     assert [s.makes for s in plan.sections] == [((9, 18),), ((0, 9),)]
     seen = [f for c in plan.sections[0].context for f in c.frames]
@@ -461,12 +491,12 @@ def test_a_video_is_extended_backwards_before_its_own_frames():
 
 def test_a_start_image_and_a_video_to_lead_to_go_together():
     extend = Extension(num_lat_frames=5, direction="backwards")
-    plan = make_plan(parse(RELEASED), num_lat_frames=1 + 9 + 5, extend=extend)
+    plan = make_plan(parse(I2V), num_lat_frames=1 + 9 + 5, extend=extend)
     assert {a.slot for a in plan.anchors} == {"start", "video"}
     assert [s.makes for s in plan.sections] == [((1, 10),)]
 
 
-@pytest.mark.parametrize(("schedule", "direction"), [(F1, "backwards"), (RELEASED, "forwards")])
+@pytest.mark.parametrize(("schedule", "direction"), [(F1, "backwards"), (I2V, "forwards")])
 def test_a_direction_that_a_schedule_cannot_take_is_rejected(schedule: str, direction: str):
     with pytest.raises(PlanError, match=schedule):
         make_plan(parse(schedule), num_lat_frames=28, extend=Extension(num_lat_frames=10, direction=direction))
