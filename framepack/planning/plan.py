@@ -67,10 +67,8 @@ class Plan:
         """Pixel frames of the video."""
         if not self.geometry.sections_are_clips:
             return self.geometry.pixel_frames(self.num_lat_frames)
-        clips = [a.num_lat_frames for a in self.anchors] + [
-            stop - start for s in self.sections for start, stop in s.makes
-        ]
-        return sum(map(self.geometry.pixel_frames, clips))
+        made = [stop - start for section in self.sections for start, stop in section.makes]
+        return sum(map(self.geometry.pixel_frames, [*made, *(anchor.num_lat_frames for anchor in self.anchors)]))
 
     @property
     def slots(self) -> set[str]:
