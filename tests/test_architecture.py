@@ -77,6 +77,20 @@ def test_only_one_folder_of_the_nodes_touches_the_hosts_internals(path: Path):
             assert level or top not in {"comfy", "folder_paths", "execution", "server", "latent_preview", "nodes"}, name
 
 
+HOST_FILES = sorted(p for p in REPO.glob("nodes/host/**/*.py") if p.name != "versions.py")
+
+
+@pytest.mark.parametrize("path", HOST_FILES, ids=lambda p: str(p.relative_to(REPO)))
+def test_only_one_module_asks_what_this_host_has(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            asks = node.func.id in ("hasattr", "find_spec") or (node.func.id == "getattr" and len(node.args) == 3)
+            assert not asks, f"line {node.lineno}: move it to nodes/host/versions.py"
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else ""
+            assert not re.search("ImportError|AttributeError|ModuleNotFound", caught), f"line {node.lineno}: {caught}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
 def test_files_and_functions_stay_readable(path: Path):
     text = path.read_text()

@@ -13,6 +13,7 @@ import comfy.model_patcher
 from torch import Tensor, nn
 
 from ...framepack.models.memo import Store
+from ...framepack.nn.layers import Modulation
 
 KEY = "framepack_constants"  # of the patcher's attachment and callbacks
 PREFIX = "diffusion_model."
@@ -54,7 +55,7 @@ class Aside(nn.Module):
 
 def set_aside(dit: nn.Module) -> None:
     """Put the tabulated layers of a DiT aside, before it gets its weights."""
-    for layer in getattr(dit, "modulations", ()):
+    for layer in [part for part in dit.modules() if isinstance(part, Modulation)]:
         layer.linear = Aside(layer.linear)
 
 

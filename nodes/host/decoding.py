@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import comfy.model_management
 import torch
+from comfy.ldm.wan.vae import WanVAE
 from torch import Tensor
 
 from ...framepack.errors import FramePackError, LatentSizeError
@@ -20,6 +21,7 @@ from ...framepack.vae.narrow import NarrowConvolutions
 from ...framepack.vae.tiles import TileStream
 from .bar import Bar
 from .progress import say
+from .versions import latents_at_once
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +155,7 @@ class FrameStream(Protocol):
 def frame_stream(vae: Any) -> FrameStream:
     """By the causal cache (Wan's), by tiles in time (HunyuanVideo's, whose norms span it), else at once."""
     model = vae.first_stage_model
-    if _is_wan(model):
+    if isinstance(model, WanVAE):  # Wan 2.1's; 2.2's is another class
         return _Causal(vae)
     if _norms_span_time(model):
         return _Tiles(vae)
@@ -203,7 +205,7 @@ class _Causal(FrameStream):
         self.vae, self.model = vae, vae.first_stage_model
         # One place for each layer that keeps frames, and some to spare.
         self.cache: list[Any] = [None] * len(list(self.model.decoder.modules()))
-        self.together = 2 if hasattr(self.model.decoder, "run_up") else 1
+        self.together = latents_at_once(self.model.decoder)
         self.begun = False
         self.waiting: Tensor | None = None  # a latent whose pair has not come
 
@@ -252,13 +254,7 @@ class _Causal(FrameStream):
         self.cache = [x.to(device) if isinstance(x, Tensor) else x for x in self.cache]
 
 
-def _is_wan(model: Any) -> bool:
-    """Wan 2.1's, told by its place in the host and its parts; 2.2's has another decoder."""
-    parts = all(hasattr(model, name) for name in ("conv2", "decoder", "temperal_upsample"))
-    return type(model).__module__ == "comfy.ldm.wan.vae" and parts
-
-
 def _norms_span_time(model: Any) -> bool:
     """A decoder with group norms, which in a video VAE run over all frames of a call."""
-    decoder = getattr(model, "decoder", None)
+    decoder = dict(model.named_children()).get("decoder")
     return decoder is not None and any(isinstance(part, torch.nn.GroupNorm) for part in decoder.modules())

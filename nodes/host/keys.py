@@ -14,6 +14,7 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.weight_adapter import WeightAdapterBase
 
 from ...framepack.store.digest import UnkeyableError, digest
 from .aside import KEY as CONSTANTS
@@ -33,19 +34,19 @@ def model_parts(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
     if identity is None:
         raise UnkeyableError("the model does not come from Load FramePack Model")
     for name in EMPTY:
-        if _holds(getattr(model, name, None)):
+        if _holds(getattr(model, name)):
             raise UnkeyableError(f"the model has {name.replace('_', ' ')}")
     if _holds([key for held in model.callbacks.values() for key, given in held.items() if given and key != CONSTANTS]):
         raise UnkeyableError("the model has callbacks")
-    dit = model.model.diffusion_model
+    dit, operations = model.model.diffusion_model, model.model.model_config.custom_operations
     return {
         "identity": identity,
         "patches": _patches(model.patches_uuid, _Held(model.patches)),
         "objects": {name: _object(name, value) for name, value in model.object_patches.items()},
         "options": _options(model.model_options),
         "wrappers": _wrappers(model),
-        "dtypes": [dit.dtype, getattr(model.model, "manual_cast_dtype", None), model.load_device.type],
-        "layers": getattr(model.model.model_config.custom_operations, "__qualname__", None),
+        "dtypes": [dit.dtype, model.model.manual_cast_dtype, model.load_device.type],
+        "layers": None if operations is None else operations.__qualname__,
         "attention": [dit.attention.__qualname__, optimized_attention.__qualname__],
         "versions": [FORMAT, torch.__version__],
     }
@@ -56,7 +57,7 @@ def sampler_parts(sampler: Any) -> dict[str, Any]:
     if type(sampler) is not comfy.samplers.KSAMPLER:
         raise UnkeyableError(f"the sampler is a {type(sampler).__name__}")
     function = sampler.sampler_function
-    name = getattr(function, SOLVER, f"{function.__module__}.{function.__qualname__}")
+    name = function.__dict__.get(SOLVER, f"{function.__module__}.{function.__qualname__}")
     if "<" in name:
         raise UnkeyableError(f"the sampler's function {name} has no name of its own")
     return {"function": name, "options": sampler.extra_options, "inpaint": sampler.inpaint_options}
@@ -87,10 +88,9 @@ def _patches(number: Any, patches: _Held) -> str:
 
 
 def _patch(key: str, strength: float, value: Any, strength_model: float, offset: Any, function: Any) -> list[Any]:
-    weights = getattr(value, "weights", None)
-    if function is not None or weights is None or not hasattr(value, "name"):
+    if function is not None or not isinstance(value, WeightAdapterBase):
         raise UnkeyableError(f"the patch of {key} is no LoRA's (a merge, or another pack's)")
-    return [strength, strength_model, offset, value.name, list(weights)]
+    return [strength, strength_model, offset, value.name, list(value.weights)]
 
 
 def _object(name: str, value: Any) -> dict[str, Any]:

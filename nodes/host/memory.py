@@ -37,7 +37,7 @@ def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid
     """Raises TooLittleMemoryError where this section, or the plan's largest, cannot be sampled on the device."""
     section, grid = max((section, grid), _LARGEST.get(shown_on(), (section, grid)), key=lambda found: _tokens(*found))
     dit = model.model.diffusion_model
-    dtype: torch.dtype = getattr(model.model, "manual_cast_dtype", None) or dit.dtype
+    dtype: torch.dtype = model.model.manual_cast_dtype or dit.dtype
     work = Work(
         section=section,
         height=grid[0],

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.model_patcher
 import comfy.utils
 import torch
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from torch import Tensor
 
@@ -84,9 +86,9 @@ class Run:
         self.said = now
         from server import PromptServer
 
-        send: Callable[..., None] | None = getattr(PromptServer.instance, "send_progress_text", None)
-        if send is not None and node:
-            send(text, node)
+        server = PromptServer.instance
+        if node and server.client_id is not None:  # no id would send it to every page
+            server.send_progress_text(text, node, server.client_id)
 
 
 _RUNS: dict[str, Run] = {}  # by the node that shows them; one per SectionSampler on the graph
@@ -139,7 +141,7 @@ class SectionProgress:
         picture would take too much of the run's time, or the latent format tells no colours.
         """
         began = time.monotonic()
-        if getattr(fmt, "latent_rgb_factors", None) is None:
+        if fmt.latent_rgb_factors is None:
             return {}
         run = self.run
         wanted = {n: latent for n, latent in raw.items() if n % run.stride == 0 and n not in run.pictures}
@@ -162,7 +164,7 @@ def small_pictures(raw: Mapping[int, Tensor], fmt: Any) -> dict[int, Image.Image
     if not raw:
         return {}
     latents = fmt.process_in(torch.cat(list(raw.values()), 2).float())[0].movedim(0, -1).cpu()  # t h w c
-    bias = torch.tensor(getattr(fmt, "latent_rgb_factors_bias", None) or [0.0, 0.0, 0.0])
+    bias = torch.tensor(fmt.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
     colours = latents @ torch.tensor(fmt.latent_rgb_factors) + bias
     size = _preview_size(*colours.shape[1:3])
     pictures = map(Image.fromarray, ((colours + 1) * 127.5).clamp(0, 255).byte().numpy())
@@ -198,11 +200,6 @@ def _previewer(model: comfy.model_patcher.ModelPatcher) -> Any:
 
 def shown_on() -> str:
     """The node on the page that shows what the executing node does; an empty name where the host does not tell."""
-    try:
-        from comfy_execution.progress import get_progress_state
-        from comfy_execution.utils import get_executing_context
-    except ImportError:  # hosts before 0.3.48
-        return ""
     context, state = get_executing_context(), get_progress_state()
     return "" if context is None else str(state.dynprompt.get_display_node_id(context.node_id))
 

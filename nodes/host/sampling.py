@@ -23,7 +23,7 @@ def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
 
 def is_framepack(model: Any) -> bool:
     """Is it a MODEL of ours?"""
-    return isinstance(getattr(model, "model", None), PackedModel)
+    return isinstance(model, comfy.model_patcher.ModelPatcher) and isinstance(model.model, PackedModel)
 
 
 def with_values(conditioning: list, values: dict[str, Any]) -> list:

@@ -1,43 +1,74 @@
 """VIDEO that is decoded while it is saved, so that memory does not grow with its length.
 
+The host's own class encodes it, in every container, codec, depth and colour space that this host offers: it asks its
+images for a shape and then for one frame after another, and gets frames that are decoded as they are asked for.
+
 Dims: b c t h w latents, n frames, h w c pictures in [0, 1].
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
+import folder_paths
 import torch
-from comfy_api.latest import Input, Types
+from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
-from ...framepack.errors import FramePackError, LatentSizeError
+from ...framepack.errors import LatentSizeError
 from ...framepack.units import pixel_frames
 from .decoding import check_latents, decode_stream
 
 
-class StreamedVideo(Input.Video):
-    """A VIDEO from latents and a VAE; stock SaveVideo takes it."""
+class StreamedFrames:
+    """Frames ``n h w c`` of a video, decoded while they are read; all that the host's encoder asks of a tensor."""
 
-    def __init__(self, vae: Any, latents: Tensor, fps: float):
+    def __init__(self, video: StreamedVideo):
+        self.video = video
+        width, height = video.get_dimensions()
+        self.shape = torch.Size((video.get_frame_count(), height, width, 3))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for frames in self.video.frames():
+            yield from frames
+
+
+class StreamedVideo(Input.Video):
+    """A VIDEO from latents and a VAE: the frames from `first` up to `stop`; stock SaveVideo takes it."""
+
+    def __init__(self, vae: Any, latents: Tensor, fps: float | Fraction, first: int = 0, stop: int | None = None):
         check_latents(vae, latents)
         if len(latents) != 1:
-            raise LatentSizeError(f"latents of {len(latents)} videos came; expected one. Take one by LatentFromBatch.")
+            raise LatentSizeError(
+                f"FramePack Video takes the latents of one video; got {len(latents)}. Take one with LatentFromBatch."
+            )
         self.vae, self.latents, self.rate = vae, latents, Fraction(round(fps * 1000), 1000)
+        self.first, self.stop = first, pixel_frames(latents.shape[2]) if stop is None else stop
+        self.source: str | None = None  # a file of it, once one has been asked for
+
+    def frames(self) -> Iterator[Tensor]:
+        """Frames ``n h w c``, some at a time; what lies before the first is decoded and left out."""
+        at = 0
+        for frames in decode_stream(self.vae, self.latents):
+            wanted = frames[max(self.first - at, 0) : max(self.stop - at, 0)]
+            if len(wanted):
+                yield wanted
+            at += len(frames)
+            if at >= self.stop:
+                return
 
     def get_components(self) -> Any:
         """All frames at once, for nodes that need them."""
         return Types.VideoComponents(images=torch.cat(list(self.frames())), audio=None, frame_rate=self.rate)
-
-    def frames(self) -> Iterator[Tensor]:
-        """Frames ``n h w c``, some at a time."""
-        return decode_stream(self.vae, self.latents)
 
     def get_dimensions(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -46,7 +77,7 @@ class StreamedVideo(Input.Video):
 
     def get_frame_count(self) -> int:
         """How many frames it has."""
-        return pixel_frames(self.latents.shape[2])
+        return self.stop - self.first
 
     def get_frame_rate(self) -> Fraction:
         """Frames per second."""
@@ -56,33 +87,55 @@ class StreamedVideo(Input.Video):
         """Seconds."""
         return float(self.get_frame_count() / self.rate)
 
-    def save_to(self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None) -> None:
-        """Decode and encode, a few frames at a time. H.264 in MP4, as the host's own.
+    def get_bit_depth(self) -> int:
+        """Bits of a channel, unless SaveVideo asks for more."""
+        return 8
+
+    def get_color_space(self) -> str:
+        """What the VAE decodes to."""
+        return "sRGB"
+
+    def get_stream_source(self) -> str:
+        """The path of a file of this video in the temporary folder, written when it is first asked for."""
+        if self.source is None or not Path(self.source).is_file():
+            folder = Path(folder_paths.get_temp_directory())
+            folder.mkdir(parents=True, exist_ok=True)
+            path = str(folder / f"framepack_{uuid.uuid4().hex[:12]}.mp4")
+            self.save_to(path)
+            self.source = path
+        return self.source
+
+    def as_trimmed(
+        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
+    ) -> StreamedVideo | None:
+        """The part from `start_time` on, in seconds, from the end if negative, and for `duration`, 0 to the end.
+
+        None where nothing is left, or with `strict_duration` where less than `duration` is.
+        """
+        ahead = round((start_time or 0) * self.rate)
+        first = min(self.first + ahead if ahead >= 0 else max(self.stop + ahead, self.first), self.stop)
+        wanted = round((duration or 0) * self.rate)
+        stop = min(first + wanted, self.stop) if wanted else self.stop
+        if first == stop or (strict_duration and stop - first < wanted):
+            return None
+        return StreamedVideo(self.vae, self.latents, self.rate, first, stop)
+
+    def save_to(
+        self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None, **options: Any
+    ) -> None:
+        """Decode and encode, frame by frame, with the options that this host's SaveVideo passes.
 
         A file has its name once it is whole, so that a cancel or a fault leaves none.
         """
-        for name, asked, own in (("container", format, "mp4"), ("codec", codec, "h264")):
-            if str(getattr(asked, "value", asked)) not in ("auto", own):
-                raise FramePackError(f"the {name} {asked} was asked for; expected auto or {own}")
-        if not isinstance(path, str):
-            self._encode(path, metadata or {})
+        if not isinstance(path, str | os.PathLike):
+            with open(self.get_stream_source(), "rb") as file:
+                shutil.copyfileobj(file, path)
             return
-        part = f"{path}.part"
+        whole = Path(path)
+        part = whole.with_name(f"{whole.stem}.part{whole.suffix}")
+        components = Types.VideoComponents(images=StreamedFrames(self), audio=None, frame_rate=self.rate)
         try:
-            self._encode(part, metadata or {})
-            os.replace(part, path)
+            InputImpl.VideoFromComponents(components).save_to(str(part), format, codec, metadata, **options)
+            part.replace(whole)
         finally:
-            Path(part).unlink(missing_ok=True)
-
-    def _encode(self, file: Any, metadata: dict) -> None:
-        with av.open(file, mode="w", format="mp4", options={"movflags": "use_metadata_tags"}) as out:
-            for key, value in metadata.items():
-                out.metadata[key] = json.dumps(value)
-            stream = out.add_stream("h264", rate=self.rate)
-            stream.width, stream.height = self.get_dimensions()
-            stream.pix_fmt = "yuv420p"
-            for frames in self.frames():
-                for frame in (frames * 255).clamp(0, 255).byte().cpu().numpy():
-                    picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
-                    out.mux(stream.encode(picture))
-            out.mux(stream.encode(None))
+            part.unlink(missing_ok=True)

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ....framepack.errors import FramePackError
 from ....framepack.models.memo import KEY, NOTHING_KEPT, Constants
+from ....framepack.nn.layers import Modulation
 from ....framepack.packing.history import ContextGroup
 from ....framepack.shapes import builtin
 from ....framepack.units import BASE
 from ..aside import KEY as ASIDE
 from ..aside import weights_of
+from ..versions import changes_weights, prefetched
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -65,14 +67,13 @@ class Hosted:
 
     def takes_runs(self, block: torch.nn.Module) -> bool:
         """Not where the host's layers cast, move or patch a weight in each call."""
-        changing = ("comfy_cast_weights", "weight_function", "bias_function")
-        changes = any(getattr(layer, name, None) for layer in block.modules() for name in changing)
-        return super().takes_runs(block) and not changes
+        return super().takes_runs(block) and not any(map(changes_weights, block.modules()))
 
     def _forward(self, x, timestep, context, positions, history, own, transformer_options):
-        return super().forward(
-            x, timestep, context, positions=positions, history=history, transformer_options=transformer_options, **own
-        )
+        blocks = [block for name in self.BLOCKS for block in getattr(self, name)]
+        own = own | {"positions": positions, "history": history, "transformer_options": transformer_options}
+        with prefetched(blocks, Modulation, x.device, transformer_options):
+            return super().forward(x, timestep, context, **own)
 
 
 class PackedModel:
@@ -96,7 +97,7 @@ class PackedModel:
 
     def constants(self, options: Mapping[str, Any]) -> Constants:
         """The run's: its noise levels are the sampler's, its weights those that the patcher has put in place."""
-        patcher, sigmas = getattr(self, "current_patcher", None), options.get("sample_sigmas")
+        patcher, sigmas = self.current_patcher, options.get("sample_sigmas")
         weights = weights_of(patcher)
         if weights is None:
             return NOTHING_KEPT
