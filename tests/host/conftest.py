@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tools.client import Done, Workflow, edited, run
-from tools.host import REPO, Host, running
+from tools.host import REPO, SHIM, Host, comfyui_folder, interpreter, running
 
 SHIPPED = REPO / "workflows" / "api" / "image_to_video_small.json"
 
@@ -73,6 +75,19 @@ def graph() -> Graph:
 def short(shipped: Workflow) -> Workflow:
     """The shipped workflow, one second and few steps."""
     return edited(shipped, {("EndpointPlanner", "seconds"): 1.2, ("SectionSampler", "steps"): 2})
+
+
+def inside(script: Path, *packs: Path) -> Any:
+    """The result of a script that runs in a host's Python, without a server, after these packs were loaded in turn."""
+    comfyui = comfyui_folder()
+    first = [interpreter(comfyui), str(Path(__file__).parent / "inside.py")]
+    command, environment = (
+        [*first, os.pathsep.join(map(str, packs)), str(script)],
+        os.environ | {"PYTHONPATH": str(SHIM)},
+    )
+    done = subprocess.run(command, cwd=comfyui, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout[done.stdout.index('{"result"') :])["result"]
 
 
 def node_of(workflow: Workflow, kind: str) -> str:

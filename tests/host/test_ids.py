@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.host.conftest import node_of
+from tests.host.conftest import inside, node_of
 from tools.client import run
-from tools.host import REPO, SHIM, Host, comfyui_folder, interpreter
+from tools.host import REPO, Host
 
 HERE = Path(__file__).parent
 SHARED = {"LoadFramePackModel": "FramePackLoadModel", "FramePackSampler": "FramePackSolver"}
-
-
-def loaded(*packs: Path) -> dict[str, dict[str, str]]:
-    """The packs that own node ids, and the names on the page, after the real host has loaded packs in this order."""
-    comfyui = comfyui_folder()
-    command = [interpreter(comfyui), str(HERE / "load_packs.py"), *map(str, packs)]
-    environment = os.environ | {"PYTHONPATH": str(SHIM)}
-    done = subprocess.run(command, cwd=comfyui, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout[done.stdout.index('{"owners"') :])
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
@@ -32,7 +20,7 @@ def test_beside_another_pack_with_the_same_ids_it_keeps_its_own_and_we_keep_ours
     ours = tmp_path / "ours"
     ours.symlink_to(REPO, target_is_directory=True)
     theirs = HERE / "otherpack"
-    found = loaded(*((ours, theirs) if ours_first else (theirs, ours)))
+    found = inside(HERE / "owners.py", *((ours, theirs) if ours_first else (theirs, ours)))
     for shared, own in SHARED.items():
         assert found["owners"][shared] == "custom_nodes.otherpack"
         assert found["names"][shared].startswith("Their")

@@ -76,7 +76,7 @@ class NewerDecoder(torch.nn.Module):
 
 
 class StandInNewerVAE:
-    """A Wan VAE with such a decoder."""
+    """A Wan VAE with such a decoder: the host's own where it is one."""
 
     RETURN_TYPES = ("VAE",)
     FUNCTION = "change"
@@ -87,6 +87,8 @@ class StandInNewerVAE:
         return {"required": {"vae": ("VAE",)}}
 
     def change(self, vae):
+        if hasattr(vae.first_stage_model.decoder, "run_up"):
+            return (vae,)
         vae = copy.copy(vae)
         model = copy.copy(vae.first_stage_model)
         model._modules = {**model._modules, "decoder": NewerDecoder(model.decoder)}

@@ -1,15 +1,16 @@
-"""Run by the host's Python in the host's folder: loads packs in an order, and prints who has which node id, JSON.
+"""Run by the host's Python in the host's folder: loads packs in an order, then runs a script with them loaded.
 
-python load_packs.py PACK [PACK ...]
+python inside.py PACKS SCRIPT      PACKS are separated by the system's path separator
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
+import runpy
 import sys
 
-packs = sys.argv[1:]
+packs, script = sys.argv[1].split(os.pathsep), sys.argv[2]
 sys.argv[1:] = ["--cpu"]
 sys.path.insert(0, ".")  # the host's own folder
 
@@ -31,11 +32,4 @@ async def load() -> None:
 
 
 asyncio.run(load())
-kinds = {
-    node_id: kind for node_id, kind in nodes.NODE_CLASS_MAPPINGS.items() if hasattr(kind, "RELATIVE_PYTHON_MODULE")
-}
-found = {
-    "owners": {node_id: kind.RELATIVE_PYTHON_MODULE for node_id, kind in kinds.items()},
-    "names": {node_id: nodes.NODE_DISPLAY_NAME_MAPPINGS.get(node_id) for node_id in kinds},
-}
-json.dump(found, sys.stdout)
+runpy.run_path(script, run_name="__main__")
