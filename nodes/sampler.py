@@ -148,6 +148,7 @@ class SectionSampler(io.ComfyNode):
         _check(parsed, links)
         host.expect(parsed, images=links.get("vae") is not None)
         host.begin_run(len(parsed.sections))
+        host.remember_sections()
         graph = GraphBuilder()
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])

@@ -5,6 +5,7 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 
 from .decoding import Decoding, decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
+from .finished import remember_sections
 from .images import resize
 from .interrupt import poll
 from .keeping import section_key, section_store
@@ -54,6 +55,7 @@ __all__ = [
     "order_trained",
     "poll",
     "register_assets",
+    "remember_sections",
     "resize",
     "sample",
     "sampler_named",

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_patcher
 import comfy.quant_ops
@@ -20,6 +21,18 @@ from comfy_api.latest import io
 from torch import nn
 
 import nodes as stock
+
+
+class Results(Protocol):
+    """Results of nodes by the host's key."""
+
+    def get(self, key: str) -> Any | None:
+        """The one under a key."""
+        ...
+
+    def put(self, key: str, result: Any) -> None:
+        """Keep one; it has `outputs`."""
+        ...
 
 
 def hidden(schema: io.Schema) -> io.Schema:
@@ -52,6 +65,29 @@ def latents_at_once(decoder: nn.Module) -> int:
     The newer one (it has `run_up`) keeps no frame from before the last call, so it must see two.
     """
     return 2 if hasattr(decoder, "run_up") else 1
+
+
+@cache
+def offer_results(kind: str, results: Results) -> None:
+    """Have the host look up results of a class of nodes in `results`, and put them there, where it can; once.
+
+    It asks for every node, so this begins when there is such a node.
+    """
+    if find_spec("comfy_execution.cache_provider") is None:
+        return
+    provider = import_module("comfy_execution.cache_provider")
+
+    class Provider(provider.CacheProvider):
+        def should_cache(self, context: Any, value: Any = None) -> bool:
+            return context.class_type == kind
+
+        async def on_lookup(self, context: Any) -> Any:
+            return results.get(context.cache_key_hash)
+
+        async def on_store(self, context: Any, value: Any) -> None:
+            results.put(context.cache_key_hash, value)
+
+    provider.register_cache_provider(Provider())
 
 
 def changes_weights(layer: nn.Module) -> bool:

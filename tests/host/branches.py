@@ -5,12 +5,13 @@ Prints, JSON, for each check None or what went wrong.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import traceback
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from unittest.mock import patch
 
 import comfy.model_patcher
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 (versions,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.versions")]
+(finished,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.finished")]
 
 
 @dataclass
@@ -102,6 +104,61 @@ def check_nothing_is_fetched_where_the_host_has_no_prefetch():
     with patch.object(versions, "find_spec", lambda name: None):
         calls, queues, _ = run_of_blocks([])
     assert calls == queues == []
+
+
+def module_of_caches() -> tuple[ModuleType, list]:
+    """A stand-in for the host's interface to caches from outside, and what has been registered there."""
+    module, registered = ModuleType("comfy_execution.cache_provider"), []
+    module.__spec__ = ModuleSpec("comfy_execution.cache_provider", None)
+    module.CacheProvider = object
+    module.register_cache_provider = registered.append
+    return module, registered
+
+
+def check_results_of_sections_are_offered_to_the_host_once():
+    module, registered = module_of_caches()
+    held, value = finished.FinishedSections(max_bytes=100), SimpleNamespace(outputs=[[{"samples": torch.zeros(10)}]])
+    with patch.dict(sys.modules, {"comfy_execution.cache_provider": module}):
+        for _ in range(2):
+            versions.offer_results("FramePackSections", held)
+    (provider,) = registered
+    section, other = (SimpleNamespace(class_type=kind, cache_key_hash="a") for kind in ("FramePackSections", "Other"))
+    assert provider.should_cache(section)
+    assert not provider.should_cache(other, value)
+    assert asyncio.run(provider.on_lookup(section)) is None
+    asyncio.run(provider.on_store(section, value))
+    assert asyncio.run(provider.on_lookup(section)) is value
+
+
+def check_the_oldest_results_go_when_there_is_no_room():
+    held = finished.FinishedSections(max_bytes=100)
+    results = {key: SimpleNamespace(outputs=[[{"samples": torch.zeros(10)}]]) for key in "abc"}  # 40 bytes each
+    held.put("a", results["a"])
+    held.put("b", results["b"])
+    assert held.get("a") is results["a"]
+    held.put("c", results["c"])
+    assert [held.get(key) for key in "abc"] == [results["a"], None, results["c"]]
+    held.put("d", SimpleNamespace(outputs=[torch.zeros(100)]))
+    assert held.get("d") is None
+    held.put("a", results["b"])
+    assert held.held == 80
+
+
+def check_nothing_is_offered_where_the_host_takes_nothing():
+    module, registered = module_of_caches()
+    with (
+        patch.object(versions, "find_spec", lambda name: None),
+        patch.dict(sys.modules, {"comfy_execution.cache_provider": module}),
+    ):
+        versions.offer_results("FramePackSections", finished.FinishedSections())
+    assert registered == []
+
+
+def check_a_layer_that_changes_its_weight_in_each_call_is_told():
+    plain, casts = nn.Linear(1, 1), nn.Linear(1, 1)
+    casts.comfy_cast_weights = True
+    assert not versions.changes_weights(plain)
+    assert versions.changes_weights(casts)
 
 
 def outcome(check) -> str | None:
