@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.float
 import comfy.lora
+import comfy.model_patcher
 import comfy.ops
 import torch
 import torch.nn.functional as F
@@ -83,7 +84,7 @@ def cast_unpatched(layer: Any, like: Tensor, dtype: torch.dtype | None = None) -
 def patched(weight: Tensor, functions: list[Callable[[Tensor], Tensor]]) -> Tensor:
     """A weight with what the host would add while it streams the layer."""
     for function in functions:
-        if hasattr(function, "patches"):  # a LoRA; called, some hosts would convert the weight once more
+        if isinstance(function, comfy.model_patcher.LowVramPatch):  # called, some hosts convert the weight once more
             patches = function.patches[function.key]
             weight = comfy.lora.calculate_weight(patches, weight, function.key, intermediate_dtype=weight.dtype)
         else:
