@@ -16,7 +16,7 @@ import folder_paths
 
 from ...framepack.store.digest import UnkeyableError, digest
 from ...framepack.store.section_store import SectionStore
-from .keys import model_parts, sampler_parts, vision_parts
+from .keys import conditioning_parts, model_parts, sampler_parts, vision_parts
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def section_key(model: Any, sampler: Any, vision: Any, values: Mapping[str, Any]
     """The key of a section, or None where something that it depends on cannot be told by its contents."""
     try:
         parts = {"model": model_parts(model), "sampler": sampler_parts(sampler), "vision": vision_parts(vision)}
-        return digest(parts | dict(values))
+        said = {name: conditioning_parts(values.get(name)) for name in ("positive", "negative")}
+        return digest(parts | dict(values) | said)
     except UnkeyableError as fault:
         _say(str(fault))
         return None

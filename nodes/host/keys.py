@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import comfy.hooks
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.weight_adapter import WeightAdapterBase
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWARGS
 
 from ...framepack.store.digest import UnkeyableError, digest
 from .aside import KEY as CONSTANTS
@@ -68,6 +70,31 @@ def vision_parts(vision: Any) -> dict[str, Any] | None:
     return None if vision is None else dict(vars(vision))
 
 
+def conditioning_parts(conditioning: Any) -> list[Any] | None:
+    """A conditioning with its hooks told by their contents. Raises UnkeyableError."""
+    if conditioning is None:
+        return None
+    return [
+        [tensor, {k: _hooks(v) if isinstance(v, comfy.hooks.HookGroup) else v for k, v in options.items()}]
+        for tensor, options in conditioning
+    ]
+
+
+def _hooks(group: comfy.hooks.HookGroup) -> list[dict[str, Any]]:
+    """Hooks that patch weights, as LoRA hooks do, are the only ones whose meaning is known."""
+    if strange := [type(hook).__name__ for hook in group.hooks if type(hook) is not comfy.hooks.WeightHook]:
+        raise UnkeyableError(f"the conditioning has a {strange[0]}")
+    return [
+        {
+            "weights": hook.weights,
+            "strength": hook._strength_model,
+            "loaded": hook.need_weight_init,
+            "frames": [[f.strength, f.start_percent, f.guarantee_steps] for f in hook.hook_keyframe.keyframes],
+        }
+        for hook in group.hooks
+    ]
+
+
 class _Held:
     """Holds a value beside a cache's key and does not count as part of it."""
 
@@ -104,16 +131,25 @@ def _object(name: str, value: Any) -> dict[str, Any]:
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     held = {name: value for name, value in options.items() if _holds(value)}
+    compiled = held.pop(TORCH_COMPILE_KWARGS, None)
     inner = {name: value for name, value in held.pop("transformer_options", {}).items() if _holds(value)}
     if strange := [*inner, *(name for name in held if name not in OPTIONS)]:
         raise UnkeyableError(f"the model has the option {strange[0]}")
-    return held
+    return held | {"compiled": _compiled(compiled)}
+
+
+def _compiled(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How TorchCompileModel compiles: it rounds in other places. What guards a recompilation changes no number."""
+    if options is None:
+        return None
+    inner = {name: value for name, value in (options["options"] or {}).items() if name != "guard_filter_fn"}
+    return {**options, "options": inner}
 
 
 def _wrappers(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
-    """The pack's own step cache is the only wrapper whose meaning is known."""
+    """The pack's own step cache and the host's TorchCompileModel are the only wrappers whose meaning is known."""
     keys = {key for held in model.wrappers.values() for key, functions in held.items() if functions}
-    if strange := sorted(map(str, keys - {STEP_CACHE})):
+    if strange := sorted(map(str, keys - {STEP_CACHE, COMPILE_KEY})):
         raise UnkeyableError(f"the model is wrapped by {strange[0]}")
     return {STEP_CACHE: model.get_attachment(STEP_CACHE)}
 

@@ -248,11 +248,14 @@ def patched(workflow: Workflow, *kinds: tuple[str, dict]) -> Graph:
 
 SHIFT = ("ModelSamplingSD3", {"shift": 3.0})
 CACHE = ("FramePackStepCache", {"threshold": 0.05})
+COMPILED = ("StandInCompiled", {})
 EASY = ("EasyCache", {"reuse_threshold": 0.01, "start_percent": 0.1, "end_percent": 0.9, "verbose": False})
 RESCALE = ("RescaleCFG", {"multiplier": 0.7})
 
 
-@pytest.mark.parametrize("kinds", [(SHIFT,), (CACHE,), (SHIFT, CACHE)], ids=["shift", "step cache", "both"])
+@pytest.mark.parametrize(
+    "kinds", [(SHIFT,), (CACHE,), (SHIFT, CACHE), (COMPILED,)], ids=["shift", "step cache", "both", "compiled"]
+)
 def test_known_patches_are_part_of_the_key(keeping: Host, short: Workflow, kinds):
     latents_of(keeping, graph_of(short))
     before, taken = len(entries(keeping)), counted(keeping, TAKEN)
@@ -261,16 +264,34 @@ def test_known_patches_are_part_of_the_key(keeping: Host, short: Workflow, kinds
     assert counted(keeping, TAKEN) == taken
 
 
-def test_lora_strengths_are_part_of_the_key(keeping: Host, short: Workflow):
-    folder = keeping.base / "models" / "loras"
+def lora_in(host: Host, prefix: str = "") -> str:
+    """The name of a small LoRA among the host's files, its layer's name after a prefix."""
+    folder = host.base / "models" / "loras"
     folder.mkdir(parents=True, exist_ok=True)
-    layer = "transformer_blocks.0.attn.to_q"
+    layer, name = f"{prefix}transformer_blocks.0.attn.to_q", f"{prefix}lora.safetensors"
     torch.manual_seed(0)
     lora = {f"{layer}.lora_A.weight": torch.randn(4, 128), f"{layer}.lora_B.weight": torch.randn(128, 4)}
-    save_file(lora, folder / "store.safetensors")
-    before = len(entries(keeping))
+    save_file(lora, folder / name)
+    return name
+
+
+def test_lora_hooks_on_the_prompt_are_part_of_the_key(keeping: Host, short: Workflow):
+    name, before, made = lora_in(keeping, "diffusion_model."), len(entries(keeping)), []
+    for strength in (0.5, 1.0):
+        graph = Graph(graph_of(short).workflow)
+        sampler = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+        hooks = graph.add("CreateHookLoraModelOnly", lora_name=name, strength_model=strength)
+        values = {"cond_NEW": sampler["positive"], "strength": 1.0, "set_cond_area": "default"}
+        sampler["positive"] = graph.add("ConditioningSetProperties", hooks=hooks, **values)
+        made.append(latents_of(keeping, graph))
+    assert not torch.equal(*made)
+    assert len(entries(keeping)) == before + 2
+
+
+def test_lora_strengths_are_part_of_the_key(keeping: Host, short: Workflow):
+    name, before = lora_in(keeping), len(entries(keeping))
     made = [
-        latents_of(keeping, patched(short, ("FramePackLoraLoader", {"lora_name": "store.safetensors", "strength": s})))
+        latents_of(keeping, patched(short, ("FramePackLoraLoader", {"lora_name": name, "strength": s})))
         for s in (0.5, 1.0)
     ]
     assert not torch.equal(*made)

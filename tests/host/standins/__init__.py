@@ -10,6 +10,7 @@ import comfy.ops
 import comfy.patcher_extension
 import psutil
 import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from .sampler import StandInSampler
 from .vae import StandInNewerVAE, StandInNoise, StandInVAE
@@ -104,6 +105,25 @@ class StandInModel:
         return (model,)
 
 
+class StandInCompiled:
+    """A MODEL as TorchCompileModel makes it, by a back end that needs no compiler."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "compile"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"model": ("MODEL",)}}
+
+    def compile(self, model):
+        model = model.clone()
+        set_torch_compile_wrapper(
+            model=model, backend="eager", options={"guard_filter_fn": lambda found: [True] * len(found)}
+        )
+        return (model,)
+
+
 class StandInResident:
     """What the host counts as the model's size on the device, and its parameters' bytes."""
 
@@ -144,7 +164,15 @@ class StandInMemory:
 
 
 NODES = (
-    *(StandInVision, StandInOperations, StandInWithoutFP8, StandInModel, StandInResident, StandInMemory),
+    *(
+        StandInVision,
+        StandInOperations,
+        StandInWithoutFP8,
+        StandInModel,
+        StandInCompiled,
+        StandInResident,
+        StandInMemory,
+    ),
     *(StandInVAE, StandInNewerVAE, StandInNoise, StandInSampler),
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
