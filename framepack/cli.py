@@ -11,6 +11,7 @@ from typing import Any
 
 from .commands.learn_codebook import add_codebook
 from .commands.measure_drift import add_drift
+from .commands.train_model import add_train
 from .errors import FramePackError
 from .pictures.drawing import Picture
 from .pictures.plan_picture import draw_plan
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_drift(commands)
     add_codebook(commands)
+    add_train(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

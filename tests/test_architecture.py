@@ -28,10 +28,11 @@ ALLOWED = {
     "pipeline": {"errors", "units", "planning", "packing"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
-    "training": {"errors", "units"},
+    "training": BASICS | {"store", "nn", "packing", "models", "sampling", "checkpoints"},
     "metrics": {"errors", "units"},
-    "shapes": BASICS | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "training", "metrics"},
-    "commands": {"errors", "packing", "metrics", "shapes"},
+    "shapes": BASICS
+    | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
+    "commands": {"errors", "packing", "metrics", "training", "shapes"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }

@@ -1,9 +1,8 @@
-"""Encode clips of the shapes' world into latents, in shards that a running training picks up.
+"""Encode clips of the shapes' world into a cache of latents, unscaled, with each clip's caption in its three wordings.
 
     python -m framepack.shapes.encode VAE.safetensors FOLDER --clips 1500 --first-frames 24000
 
-Whole clips lie in the folder; first frames of other clips, from which the model learns what text alone says, in its
-folder `first`.
+Beside whole clips it holds first frames of many more, from which the model learns what text alone says.
 """
 
 from __future__ import annotations
@@ -11,19 +10,21 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from ..training.cache import Clip, Index, clip_path, is_whole, write_tensors
 from ..vae.wan import WanVAE
 from .train_vae import channels_last
-from .world import Scene, render, sample_scene
+from .world import Scene, caption, render, sample_scene
 
 log = logging.getLogger(__name__)
 NUM_LAT_FRAMES = 47  # a five-second video and a full history behind its last section but one
 FIRST_SEED = 100_000  # evaluation uses seeds below
-FRAMES_SEED = 1_000_000  # of the scenes that only give their first frame
+FRAMES_SEED = 1_000_000  # scenes of which only the first frame is used
 
 
 def scene_of(seed: int) -> Scene:
@@ -46,17 +47,23 @@ def encode_scene(vae: WanVAE, scene: Scene, num_lat_frames: int) -> torch.Tensor
     return vae.encode(pixels.contiguous(memory_format=torch.channels_last_3d))[0]
 
 
-def write_shards(vae: WanVAE, folder: Path, seeds: range, num_lat_frames: int, shard: int) -> None:
-    """Encode the seeds' scenes, `shard` of them to a file; files that are there are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for first in range(seeds.start, seeds.stop, shard):
-        path, some = folder / f"{first}.safetensors", range(first, min(first + shard, seeds.stop))
-        if path.exists():
-            continue
-        latents = torch.stack([encode_scene(vae, scene_of(seed), num_lat_frames).contiguous() for seed in some])
-        save_file({"latents": latents, "seeds": torch.tensor(some)}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-        log.info("%s", path.name)
+def write_clips(vae: WanVAE, folder: Path, seeds: range, num_lat_frames: int, per_file: int) -> list[Clip]:
+    """Encode the seeds' scenes, so many to a file; files that are there are kept."""
+    clips = []
+    for first in range(seeds.start, seeds.stop, per_file):
+        file, some = f"{first}.safetensors", range(first, min(first + per_file, seeds.stop))
+        if not is_whole(clip_path(folder, file)):
+            latents = {str(seed): encode_scene(vae, scene_of(seed), num_lat_frames) for seed in some}
+            write_tensors(clip_path(folder, file), latents)
+            log.info("%s", file)
+        clips += [clip_of(seed, file, num_lat_frames) for seed in some]
+    return clips
+
+
+def clip_of(seed: int, file: str, num_lat_frames: int) -> Clip:
+    """The entry of a seed's scene in a cache."""
+    captions = tuple(caption(replace(scene_of(seed), wording=wording)) for wording in range(3))
+    return Clip(file=file, name=str(seed), shape=(16, num_lat_frames, 8, 8), captions=captions)
 
 
 def main() -> None:
@@ -69,8 +76,10 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     vae = load_vae(args.vae)
-    write_shards(vae, args.folder / "first", range(FRAMES_SEED, FRAMES_SEED + args.first_frames), 1, 1000)
-    write_shards(vae, args.folder, range(FIRST_SEED, FIRST_SEED + args.clips), NUM_LAT_FRAMES, 25)
+    frames = range(FRAMES_SEED, FRAMES_SEED + args.first_frames)
+    clips = write_clips(vae, args.folder, range(FIRST_SEED, FIRST_SEED + args.clips), NUM_LAT_FRAMES, 25)
+    clips += write_clips(vae, args.folder, frames, 1, 1000)
+    Index(encoder=str(args.vae), clips=tuple(clips)).write(args.folder)
 
 
 if __name__ == "__main__":

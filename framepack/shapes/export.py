@@ -1,6 +1,6 @@
-"""Turn a training state into the files of the built-in model.
+"""Turn a training run into the files of the built-in model.
 
-    python -m framepack.shapes.export STATE.pt LATENTS [--out FOLDER]
+    python -m framepack.shapes.export RUN LATENTS [--out FOLDER]
 
 Weights are the running means, the DiT's in half precision. Preview factors are fitted by least squares from
 normalised latents to the mean colour of the pixels that each of them stands for.
@@ -13,9 +13,7 @@ import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import av
 import torch
 from einops import rearrange
 from PIL import Image
@@ -23,12 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..models.backbones import POSITIONS
+from ..training.clips import Clips
+from ..training.reports import read_log
+from ..training.states import ABOUT, read_weights
 from ..units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
 from . import builtin
-from .clips import LatentClips
-from .encode import FIRST_SEED, scene_of
-from .recipe import Recipe
-from .train_dit import NUM_TOKENS, WORDS, small_spec
+from .encode import scene_of
+from .encoders import write_video
+from .train_dit import NUM_TOKENS, WORDS, small_spec, statistics
 from .world import render
 
 log = logging.getLogger(__name__)
@@ -46,26 +46,28 @@ EXAMPLE = replace(
 )  # the start image that comes with the pack
 
 
-def fit_preview(data: LatentClips) -> tuple[Tensor, Tensor]:
+def fit_preview(clips: Clips) -> tuple[Tensor, Tensor]:
     """Factors ``c 3`` and bias ``3`` from normalised latents to colours in [-1, 1]."""
     latents, colours = [], []
-    for clip, seed in zip(data.clips[:NUM_FITTED], data.seeds[:NUM_FITTED], strict=True):
-        frames = range(0, FRAMES_PER_LATENT * clip.shape[1] - 3, FRAMES_PER_LATENT)  # one frame of each latent
-        pixels = render(scene_of(seed), frames) * 2 - 1  # c t h w
+    whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
+    for clip in whole[:NUM_FITTED]:
+        frames = range(0, FRAMES_PER_LATENT * clip.num_lat_frames - 3, FRAMES_PER_LATENT)  # one frame of each latent
+        pixels = render(scene_of(int(clip.name)), frames) * 2 - 1  # c t h w
         pooled = torch.nn.functional.avg_pool2d(pixels, PIXELS_PER_LATENT)
-        latents.append(rearrange(clip, "c t h w -> (t h w) c"))
+        latents.append(rearrange(clips.read(clip, clip.num_lat_frames), "c t h w -> (t h w) c"))
         colours.append(rearrange(pooled, "c t h w -> (t h w) c"))
     x, y = torch.cat(latents), torch.cat(colours)
     solved = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x[:, :1])], 1), y).solution
     return solved[:-1], solved[-1]
 
 
-def latent_format(kept: dict[str, Any], data: LatentClips) -> builtin.LatentFormat:
-    """The measured mean and deviation, and the fitted preview."""
-    factors, bias = fit_preview(data)
+def latent_format(folder: Path) -> builtin.LatentFormat:
+    """The measured mean and deviation of a cache's latents, and the fitted preview."""
+    mean, std = statistics(folder)
+    factors, bias = fit_preview(Clips(folder, mean, std))
     return builtin.LatentFormat(
-        mean=_rounded(kept["latent_mean"].flatten()),
-        std=_rounded(kept["latent_std"].flatten()),
+        mean=_rounded(torch.tensor(mean)),
+        std=_rounded(torch.tensor(std)),
         rgb_factors=tuple(map(_rounded, factors)),
         rgb_bias=_rounded(bias),
     )
@@ -75,24 +77,22 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 5) for value in values.tolist())
 
 
-def export(state: Path, latents: Path, out: Path) -> None:
+def export(run: Path, latents: Path, out: Path) -> None:
     """Write the DiT and the text encoder below `out`, where the pack looks for them."""
-    kept = torch.load(state, map_location="cpu", weights_only=True)
-    data = LatentClips(latents)
-    data.normalise_as(kept["latent_mean"], kept["latent_std"])
+    newest = max(path for path in (run / "states").iterdir() if path.name.isdigit())
+    about, weights = json.loads((newest / ABOUT).read_text()), read_weights(newest)
     spec = small_spec()
-    history = {"recipe": json.loads(kept["recipe"]), "steps_done": kept["step"], "clips": len(data.seeds)}
-    curve = {"first_seed": FIRST_SEED, "curve": kept["curve"]}
-    positions = Recipe().positions
+    curve = [[record.step, round(record.loss, 4)] for record in read_log(run / "log.jsonl")]
+    history = {"run": about["run"], "steps_done": int(newest.name), "curve": curve[99::100]}
     metadata = {
-        POSITIONS: json.dumps([positions.start, positions.stop - 1]),
+        POSITIONS: json.dumps(about["run"]["positions"]),
         "framepack.spec": json.dumps({"rope_axes": spec.rope_axes, "rope_theta": spec.rope_theta}),
-        "framepack.latent_format": json.dumps(asdict(latent_format(kept, data))),
-        "framepack.training": json.dumps(history | curve),
+        "framepack.latent_format": json.dumps(asdict(latent_format(latents))),
+        "framepack.training": json.dumps(history),
     }
     vocabulary = {"framepack.vocabulary": json.dumps({"words": WORDS, "num_tokens": NUM_TOKENS})}
-    _save(_part(kept["mean"], "dit.", torch.float16), out, builtin.DIT, metadata)
-    _save(_part(kept["mean"], "text.", torch.float32), out, builtin.TEXT, vocabulary)
+    _save(_part(weights, "dit.", torch.float16), out, builtin.DIT, metadata)
+    _save(_part(weights, "text.", torch.float32), out, builtin.TEXT, vocabulary)
 
 
 def _part(weights: dict[str, Tensor], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -109,25 +109,21 @@ def _save(weights: dict[str, Tensor], out: Path, asset: Path, metadata: dict[str
 def write_examples(folder: Path) -> None:
     """The start image and the video that come with the pack."""
     folder.mkdir(parents=True, exist_ok=True)
-    video = (rearrange(render(EXAMPLE, range(37)), "c t h w -> t h w c") * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(video[0]).save(folder / "framepack_red_star.png")
-    with av.open(str(folder / "framepack_red_star.mp4"), "w") as file:
-        stream = file.add_stream("libx264", rate=30, options={"crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = *video.shape[1:3], "yuv420p"
-        for frame in video:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())
+    frames = render(EXAMPLE, range(37)).transpose(0, 1)
+    picture = (rearrange(frames[0], "c h w -> h w c") * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(picture).save(folder / "framepack_red_star.png")
+    write_video(frames, folder / "framepack_red_star.mp4")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("state", type=Path)
+    parser.add_argument("run", type=Path)
     parser.add_argument("latents", type=Path)
     parser.add_argument("--out", type=Path, default=builtin.ASSETS)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    export(args.state, args.latents, args.out)
+    export(args.run, args.latents, args.out)
     write_examples(args.out / "input")
 
 

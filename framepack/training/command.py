@@ -1,0 +1,106 @@
+"""``python -m framepack train CONFIG.toml``: from a configuration to a finished file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..checkpoints.files import identity
+from . import fitting
+from .adapters import Adapted, adapt
+from .cache import Index, Texts
+from .clips import Clips
+from .config import Config
+from .console import Printed
+from .encoding import Encoder, encode
+from .exporting import export_lora, export_model
+from .reports import read_log, summary
+from .settings import load
+from .trainees import Recompute
+from .trainees import load as load_trainee
+from .trainer import Trainer
+
+LORA, MODEL = "lora.safetensors", "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What training takes from outside: encoders by name, and how samples are made of a trainer's model."""
+
+    encoders: dict[str, Callable[[Config], Encoder]]
+    sampler: Callable[[Trainer], Callable[[int], None]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that is ready to start."""
+
+    config: Config
+    trainer: Trainer
+    adapters: dict[str, Adapted]
+
+    def export(self, target: Path) -> Path:
+        """Write what was trained into a new file, or over one that an earlier export of this run wrote."""
+        part = target.with_name(target.name + ".new")
+        part.unlink(missing_ok=True)
+        if self.adapters:
+            export_lora(self.config.run.out, self.adapters, part)
+        else:
+            export_model(self.config.run.out, self.config.model.path, part)
+        part.replace(target)
+        return target
+
+
+def index_of(config: Config, means: Means) -> Index:
+    """The index of the data's cache, which is filled first where a folder is given."""
+    if config.data.folder is None:
+        return Index.read(config.data.cache)
+    encoder = means.encoders[config.data.encoder](config)
+    return encode(config.data, encoder, config.history.saturates, config.samples.prompts)
+
+
+def prepare(config: Config, means: Means) -> Prepared:
+    """Encode the data, read the model, and build the trainer. Raises FramePackError."""
+    index = index_of(config, means)
+    trainee, backbone = load_trainee(config.model)
+    trainee.to(config.model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    base = identity(config.model.path.name, trainee.state_dict())
+    adapters = adapt(trainee.dit, config.lora, backbone.in_fp8, config.run.seed) if config.lora else {}
+    recompute = Recompute(trainee.dit, config.model.checkpointing)
+    clips, words = Clips(config.data.cache), Texts(config.data.cache, index.encoder)
+    return Prepared(
+        config=config,
+        trainer=Trainer(config, trainee, clips, words, base, recompute),
+        adapters=adapters,
+    )
+
+
+def train(path: Path, means: Means) -> str:
+    """Run a configuration to its end, or until Ctrl-C; gives a summary for people. Raises FramePackError."""
+    config = load(path, Config)
+    with Printed() as printed:
+        prepared = prepare(config, means)
+        trainer = prepared.trainer
+        left_out = trainer.clips.index.left_out
+        printed.say(f"{len(trainer.clips)} clips, {len(left_out)} files left out")
+        printed.say(str(fitting.check(trainer, fitting.available(trainer.device))))
+        sample = means.sampler(trainer) if means.sampler and config.samples.every else None
+        complete = trainer.run(printed.stopped, [printed], sample=sample)
+    records = read_log(config.run.out / "log.jsonl")
+    lines = [summary(records[-max(len(records) // 10, 1) :])]
+    lines += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    if complete:
+        target = prepared.export(config.run.out / (LORA if prepared.adapters else MODEL))
+        lines.append(f"done: {target}")
+    else:
+        lines.append(f"stopped after step {trainer.done} of {config.steps}; run the same command to go on")
+    return "\n".join(lines)
+
+
+def export(path: Path, target: Path, means: Means) -> str:
+    """Write the newest state of a configuration's run into a file. Raises FramePackError."""
+    config = load(path, Config)
+    return f"done: {prepare(config, means).export(target)}"

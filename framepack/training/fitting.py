@@ -1,0 +1,149 @@
+"""The memory of a whole run, said before its first step; a run that cannot fit is rejected with what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import TooLittleMemoryError
+from ..packing.history import gather
+from ..planning.plan import Section
+from ..units import BASE
+from .config import Config, Share, Stage
+from .drawing import FIRST_FRAME, longest, plan_of
+from .footprint import step_memory
+from .loss import Batch
+from .optimizers import AT_ONCE, state_bytes
+from .states import world
+from .trainer import Trainer
+
+GB, MB = 1e9, 1e6
+
+
+def said(num_bytes: int) -> str:
+    """Bytes for people."""
+    return f"{num_bytes / GB:.2f} GB" if num_bytes >= GB / 10 else f"{num_bytes / MB:.1f} MB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Bytes of one process: weights; master copies and running means; optimizer state; and a step at its most."""
+
+    weights: int
+    copies: int
+    optimizer: int
+    step: int
+
+    @property
+    def peak(self) -> int:
+        """All together."""
+        return self.weights + self.copies + self.optimizer + self.step
+
+    def __str__(self) -> str:
+        return (
+            f"peak memory {said(self.peak)}: weights {said(self.weights)}, copies {said(self.copies)}, optimizer "
+            f"{said(self.optimizer)}, gradients and activations {said(self.step)}"
+        )
+
+
+def footprint_of(trainer: Trainer, config: Config) -> Footprint:
+    """The footprint of the stage that takes most, with these settings for the trainer's own."""
+    return max((_of_stage(trainer, config, stage) for stage in config.stage), key=lambda each: each.peak)
+
+
+def _of_stage(trainer: Trainer, config: Config, stage: Stage) -> Footprint:
+    trained = trainer.trained_by(stage)
+    num = sum(p.numel() for p in trained.values())
+    state, made = state_bytes(trained, stage.optimizer)
+    narrow = config.model.compute == "bf16"
+    gradients = sum(p.numel() * p.element_size() for p in trained.values())
+    copies = 4 * num * ((narrow and config.model.weights == "fp32") + bool(config.run.ema))
+    twins = 8 * min(num, AT_ONCE) if narrow else 0  # float32 gradients, and weights where there is no master copy
+    return Footprint(
+        weights=sum(t.numel() * t.element_size() for t in [*trainer.model.parameters(), *trainer.model.buffers()]),
+        copies=copies,
+        optimizer=state,
+        step=max(_largest_step(trainer, config, stage), gradients + made + twins),
+    )
+
+
+def _largest_step(trainer: Trainer, config: Config, stage: Stage) -> int:
+    """Forward and backward over the largest batch that the stage can draw."""
+    share, section, batch = max(
+        (each for share in stage.mixture if share.weight for each in _batches(trainer, config, share)),
+        key=lambda each: each[2] * _tokens(trainer, each[0], each[1]),
+    )
+    height, width = trainer.clips.largest_grid(longest(share, trainer.clips))
+    channels = trainer.clips.index.clips[0].shape[0]
+    x = torch.empty(batch, channels, section.num_lat_frames, height, width, device="meta", dtype=config.model.dtype)
+    timeline: dict[int | str, Tensor] = {i: x[:, :, :1] for i in section.known}
+    sigma = torch.empty(batch, device="meta")
+    noisy = Batch(noisy=x, sigma=sigma, history=gather(section, timeline, x), target=x.float(), section=section)
+    with trainer.as_in(stage, config):
+        return step_memory(trainer.model, noisy, trainer.words([""] * batch), trainer.recompute)
+
+
+def _batches(trainer: Trainer, config: Config, share: Share) -> Iterator[tuple[Share, Section, int]]:
+    """Each section of a share's longest plan, and how many clips of it are in memory at once."""
+    each = (share.batch or config.run.batch) // world()
+    sections = plan_of(share, longest(share, trainer.clips)).sections if share.schedule else (FIRST_FRAME,)
+    for section in sections:
+        yield share, section, min(config.run.at_once or each, each)
+
+
+def _tokens(trainer: Trainer, share: Share, section: Section) -> int:
+    grid = trainer.clips.largest_grid(longest(share, trainer.clips))
+    return BASE.num_tokens(section.num_lat_frames, *grid) + section.num_context_tokens(*grid)
+
+
+def available(device: torch.device) -> int | None:
+    """Free bytes on a device; None where they are unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil.virtual_memory().available
+
+
+def check(trainer: Trainer, there: int | None) -> Footprint:
+    """The run's footprint. Raises TooLittleMemoryError, with what would fit, where it needs more than there is.
+
+    Weights are in memory already and are not counted against what is there.
+    """
+    config = trainer.config
+    found = footprint_of(trainer, config)
+    if there is None or found.peak - found.weights <= there:
+        return found
+    fitting = [
+        name for name, other in _lighter(config) if (each := footprint_of(trainer, other)).peak - each.weights <= there
+    ]
+    remedy = (
+        f"What would fit: {', or '.join(fitting)}." if fitting else "Train a LoRA, or use a device with more memory."
+    )
+    raise TooLittleMemoryError(
+        f"The run needs {said(found.peak - found.weights)} beside its weights, and {said(there)} is free. {found}. "
+        f"{remedy}"
+    )
+
+
+def _lighter(config: Config) -> Iterator[tuple[str, Config]]:
+    """Settings that need less memory, each with the name that people set it by."""
+    steps = [
+        ("run.at_once = 1", replace(config, run=replace(config.run, at_once=1))),
+        ("model.checkpointing = true", replace(config, model=replace(config.model, checkpointing=True))),
+        ("model.weights = 'bf16'", replace(config, model=replace(config.model, weights="bf16"))),
+        ("optimizer = 'adafactor'", _with_stages(config, optimizer="adafactor")),
+        ("train = 'packing'", _with_stages(config, train="packing")),
+    ]
+    yield from (each for each in steps if each[1] != config)
+    both = replace(steps[0][1], model=replace(config.model, checkpointing=True, weights="bf16"))
+    yield "all of run.at_once = 1, model.checkpointing = true and model.weights = 'bf16'", both
+
+
+def _with_stages(config: Config, **changes: str) -> Config:
+    return replace(config, stage=tuple(replace(stage, **changes) for stage in config.stage))

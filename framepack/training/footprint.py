@@ -1,0 +1,103 @@
+"""The memory that a training step takes, found by a run of it on tensors without values.
+
+Forward and backward run on PyTorch's meta device, which allocates nothing, while every tensor's size is counted as long
+as it lives. So the figure follows the backbone, the batch, the section and recomputation, whatever they are.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .loss import Batch, loss_of, moved
+from .trainees import Recompute
+
+
+class Tally(TorchDispatchMode):
+    """Counts the bytes of tensors that are made inside it, now and at their most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+class _Flash(torch.autograd.Function):
+    """Attention's memory as fused kernels take it: what goes in, what comes out, and a sum for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, sums = torch.empty_like(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(q, k, v, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        q, k, v, _, _ = ctx.saved_tensors
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+class _Fused(TorchFunctionMode):
+    """Puts `_Flash` in the place of PyTorch's attention, which has no fused kernel on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _Flash.apply(*args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+class _Step(nn.Module):
+    """Forward and backward as one call, so that recomputation, too, finds the weights that the call was given."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, words: Mapping[str, Tensor]) -> None:
+        torch.autograd.backward(loss_of(self.model, batch, words).sum())
+
+
+def step_memory(model: nn.Module, batch: Batch, words: Mapping[str, Tensor], recompute: Recompute | None = None) -> int:
+    """Bytes that forward and backward take at their most, beside the weights: gradients, activations, inputs."""
+    step = _Step(model)
+    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in step.named_buffers()}
+    for name, parameter in step.named_parameters():
+        empty[name] = torch.empty_like(parameter, device="meta").requires_grad_(parameter.requires_grad)
+    batch, inputs = moved(batch, words, torch.device("meta"), batch.noisy.dtype)
+    if recompute:
+        recompute.within = _Fused
+    try:
+        with Tally() as tally, _Fused():
+            torch.func.functional_call(step, empty, (batch, inputs))
+    finally:
+        if recompute:
+            recompute.within = nullcontext
+    return tally.most

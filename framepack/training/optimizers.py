@@ -1,0 +1,155 @@
+"""Optimizers: torch's Adafactor (the paper's, section 4.2), AdamW and Muon, and weights in bfloat16 without a copy.
+
+Muon takes the matrices inside numbered blocks; all else goes to AdamW. Rounded stochastically, a value goes up or down
+with the chance that keeps the mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import Stage
+
+IN_BLOCK = re.compile(r"\.\d+\.")
+AT_ONCE = 2**26  # values that are stepped in float32 together
+
+
+def round_stochastically(x: Tensor, source: torch.Generator) -> Tensor:
+    """x float32 -> bfloat16, each value up or down so that the mean over many roundings is x."""
+    bits = x.contiguous().view(torch.int32)
+    dither = torch.randint(0, 1 << 16, x.shape, dtype=torch.int32, device=x.device, generator=source)
+    return ((bits + dither) & -65536).view(torch.float32).bfloat16()
+
+
+def trained(model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:
+    """The parameters that a stage trains, by name; the others stop taking gradients.
+
+    `pattern` is "full", "packing", or a regular expression that is searched for in the names.
+    """
+    wanted = re.compile({"full": "", "packing": r"clean_x_embedder\."}.get(pattern, pattern))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted.search(name) is not None)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class Optimizers:
+    """The optimizers of one stage over named parameters, with their state by name.
+
+    Parameters in bfloat16 have a float32 twin that is stepped in their place: a master copy with `master`, else one
+    that exists during its step only and is rounded stochastically.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Parameter], stage: Stage, master: bool = True):
+        self.named, self.master = dict(named), master
+        self.twins = {
+            n: nn.Parameter(p.detach().float() if master else _nothing(p)) for n, p in named.items() if _narrow(p)
+        }
+        self.each = list(self._make(stage))
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The most precise weights there are, by name."""
+        return self.named | (self.twins if self.master else {})
+
+    def _make(self, stage: Stage) -> Iterator[torch.optim.Optimizer]:
+        matrices, rest, decay = {}, self.named | self.twins, stage.weight_decay
+        if stage.optimizer == "muon":
+            matrices = {n: rest.pop(n) for n, p in self.named.items() if p.ndim == 2 and IN_BLOCK.search(n)}
+        if matrices:
+            yield torch.optim.Muon(
+                list(matrices.values()), lr=stage.rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+            )
+        if rest and stage.optimizer == "adafactor":
+            yield torch.optim.Adafactor(rest.values(), lr=stage.rate, weight_decay=decay, foreach=False)
+        elif rest:
+            yield torch.optim.AdamW(rest.values(), lr=stage.rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+
+    @torch.no_grad()
+    def step(self, rate: float, source: torch.Generator) -> None:
+        """One step at a rate; `source` decides how weights are rounded. Gradients are used up."""
+        for group in (group for optimizer in self.each for group in optimizer.param_groups):
+            group["lr"] = rate
+        if len(self.twins) < len(self.named):
+            self._step_all()
+        for names in self._runs(self.twins):
+            for name in names:
+                self._fill(name)
+            self._step_all()
+            for name in names:
+                self._empty(name, source)
+
+    def _step_all(self) -> None:
+        """Step whatever has a gradient."""
+        for optimizer in self.each:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _fill(self, name: str) -> None:
+        parameter, twin = self.named[name], self.twins[name]
+        if not self.master:
+            twin.data = parameter.detach().float()
+        if parameter.grad is not None:
+            twin.grad, parameter.grad = parameter.grad.float(), None
+
+    def _empty(self, name: str, source: torch.Generator) -> None:
+        parameter, twin = self.named[name], self.twins[name]
+        parameter.copy_(twin if self.master else round_stochastically(twin.data, source))
+        if not self.master:
+            twin.data = _nothing(parameter)
+
+    def _runs(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """Names in runs of about AT_ONCE values."""
+        run, size = [], 0
+        for name in names:
+            run.append(name)
+            size += self.named[name].numel()
+            if size >= AT_ONCE:
+                yield run
+                run, size = [], 0
+        if run:
+            yield run
+
+    def state(self) -> dict[str, Any]:
+        """The optimizers' state: ``{parameter: {key: value}}``."""
+        names = {id(p): name for name, p in (self.named | self.twins).items()}
+        return {names[id(p)]: dict(values) for optimizer in self.each for p, values in optimizer.state.items()}
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Make the state of these parameters as a first step does, but change no weight: a state is read into it."""
+        for name in names:
+            self.named[name].grad = torch.zeros_like(self.named[name])
+        self.step(0.0, torch.Generator(next(iter(self.named.values())).device))
+
+    def loaded(self) -> None:
+        """Master copies were read: the parameters follow them."""
+        for name, twin in self.twins.items():
+            if self.master:
+                self.named[name].data.copy_(twin.data)
+
+
+def state_bytes(named: Mapping[str, Tensor], kind: str) -> tuple[int, int]:
+    """Bytes of an optimizer's state over parameters, and of what a step makes beside it at its most."""
+    state, most = 0, 0
+    for name, p in named.items():
+        num, sides = p.numel(), p.shape[-2:]
+        if kind == "adafactor" and p.ndim > 1:
+            state += 4 * (num // sides[1] + num // sides[0])
+        elif kind == "muon" and p.ndim == 2 and IN_BLOCK.search(name):
+            state += 4 * num
+        else:
+            state += 4 * num if kind == "adafactor" else 8 * num
+        most = max(most, {"adafactor": 8, "adamw": 0, "muon": 16}[kind] * num)
+    return state, most
+
+
+def _narrow(parameter: Tensor) -> bool:
+    return parameter.dtype != torch.float32
+
+
+def _nothing(parameter: Tensor) -> Tensor:
+    return torch.empty((0,) * parameter.ndim, dtype=torch.float32, device=parameter.device)

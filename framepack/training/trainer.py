@@ -1,0 +1,234 @@
+"""The training loop, for every backbone and for the built-in model: draw, predict, step, save, report.
+
+A run can stop at any moment and go on: data and noise come from (seed, step), and a state holds all else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import sha256
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import FramePackError
+from .averages import Average
+from .clips import Clips
+from .config import Config, Stage
+from .drawing import Draw, check, draw, part_of, positions_of
+from .loss import batch_of, generator_of, loss_of, moved
+from .optimizers import Optimizers, trained
+from .reports import Log, Record, TensorBoard, Watcher
+from .states import States, alone, identity, rank, world
+from .trainees import Recompute
+
+log = logging.getLogger(__name__)
+ROUNDING = -1  # the item number of the noise that rounds weights
+
+Words = Callable[[list[str]], Mapping[str, Tensor]]
+Before = Callable[[int], None]  # called with a stage's index before its first step
+Sampler = Callable[[int], None]  # called with a step after which samples are due
+
+
+class DivergedError(FramePackError):
+    """The loss is no longer finite."""
+
+
+class Trainer:
+    """One run: a model, its clips and texts, and the configuration. `base` identifies the weights it starts from."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        clips: Clips,
+        words: Words,
+        base: str = "",
+        recompute: Recompute | None = None,
+    ):
+        self.config, self.model, self.clips, self.words = config, model, clips, words
+        self.recompute = recompute
+        self.device = next(model.parameters()).device
+        self.average = Average(config.run.ema) if config.run.ema else None
+        self.optimizers: Optimizers | None = None
+        self.done = 0
+        data = sha256(repr(clips.index.clips).encode()).hexdigest()[:16]
+        for stage in config.stage:
+            check(stage.mixture, clips)
+            for share in stage.mixture:
+                self._check_batch(share.batch or config.run.batch)
+        positions = positions_of((share for stage in config.stage for share in stage.mixture), clips)
+        about = {**identity(config), "base": base, "clips": data, "positions": list(positions)}
+        self.states = States(config.run.out / "states", about, config.run.keep, config.run.other_world)
+
+    def _check_batch(self, batch: int) -> None:
+        if batch % world():
+            raise FramePackError(
+                f"A batch of {batch} cannot be shared by {world()} processes. Use a multiple of {world()}."
+            )
+
+    def resume(self, before: Before | None = None) -> None:
+        """Take up the newest state, if there is one. Raises StateError where it is another run's."""
+        path = self.states.newest()
+        self.done = int(path.name) if path else 0
+        if path is None:
+            return
+        index, stage, own_step = self.config.at(min(self.done, self.config.steps - 1))
+        self._begin(index)
+        if own_step and self.done < self.config.steps:
+            assert self.optimizers is not None
+            stored = {key.removeprefix("optimizers.").rpartition(".")[0] for key in self.states.stored(path)}
+            self.optimizers.begin(stored & self.optimizers.named.keys())
+        else:  # the next stage has optimizers of its own
+            self.optimizers = None
+        self.states.load(path, self._state())
+        if self.optimizers:
+            self.optimizers.loaded()
+        log.info("resumed after step %d", self.done)
+
+    def _begin(self, index: int) -> None:
+        """Make ready for a stage."""
+        named = trained(self.model, self.config.trains(self.config.stage[index]))
+        if not named:
+            raise FramePackError(f"stage.train {self.config.stage[index].train!r:.60} matches no parameter.")
+        self.optimizers = Optimizers(named, self.config.stage[index], self.config.model.weights == "fp32")
+        if self.average:
+            self.average.follow(self._ever_trained())
+
+    def _ever_trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that any stage trains."""
+        return {name: p for stage in self.config.stage for name, p in self.trained_by(stage).items()}
+
+    def trained_by(self, stage: Stage) -> dict[str, nn.Parameter]:
+        """The parameters that a stage trains; the model stays as it is."""
+        with self.as_in(stage, self.config):
+            return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @contextmanager
+    def as_in(self, stage: Stage, config: Config) -> Iterator[None]:
+        """The model as a stage of a configuration trains it, inside the block."""
+        flags = [(p, p.requires_grad) for p in self.model.parameters()]
+        recompute, before = self.recompute, self.recompute and self.recompute.on
+        trained(self.model, config.trains(stage))
+        if recompute:
+            recompute.on = config.model.checkpointing
+        try:
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            if recompute:
+                recompute.on = bool(before)
+
+    def mean_in_place(self) -> AbstractContextManager[None]:
+        """The model has the running mean for its weights inside the block, where the run keeps one."""
+        return self.average.in_place(self.model) if self.average else nullcontext()
+
+    def _state(self) -> dict[str, Any]:
+        weights = self._ever_trained() | (self.optimizers.weights if self.optimizers else {})
+        state: dict[str, Any] = {"model": {name: p.data for name, p in weights.items()}}
+        if self.optimizers:
+            state["optimizers"] = self.optimizers.state()
+        if self.average:
+            state["average"] = self.average.mean
+        return state
+
+    def save(self) -> None:
+        """Write the state. Raises StateError where the disk does not take it."""
+        self.states.save(self.done, self._state())
+
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        watchers: Sequence[Watcher] = (),
+        before: Before | None = None,
+        sample: Sampler | None = None,
+    ) -> bool:
+        """Train from the newest state to the end, or until `stop` says so; the state is saved then, too.
+
+        True where the run is complete.
+        """
+        run = self.config.run
+        self.resume()
+        journal = Log(run.out / "log.jsonl", self.config.steps, run.report_every, self.done) if rank() == 0 else None
+        watchers = [
+            *watchers,
+            *([TensorBoard(run.out / "tensorboard", self.done)] if run.tensorboard and journal else []),
+        ]
+        while self.done < self.config.steps and not stop():
+            record = self.step(before)
+            if journal:
+                line = journal.add(record)
+                for watcher in watchers:
+                    watcher.step(record, line)
+            due = self.done % run.save_every == 0
+            if due or self.done == self.config.steps:
+                self.save()
+            if sample and self.config.samples.every and self.done % self.config.samples.every == 0:
+                sample(self.done)
+        if self.done < self.config.steps and self.optimizers:
+            self.save()
+        if journal:
+            journal.close()
+        return self.done == self.config.steps
+
+    def step(self, before: Before | None = None) -> Record:
+        """One optimization step."""
+        index, stage, own_step = self.config.at(self.done)
+        if own_step == 0 or self.optimizers is None:
+            if before and own_step == 0:
+                before(index)
+            self._begin(index)
+        assert self.optimizers is not None
+        drawn = draw(self.config, self.done, self.clips)
+        levels, losses = self._backward(drawn)
+        loss = sum(losses) / len(losses)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss of step {self.done + 1} is {loss}. The last state is whole. Lower stage.rate, or use "
+                "compute = 'fp32'."
+            )
+        if self.config.run.clip:
+            nn.utils.clip_grad_norm_(self.optimizers.named.values(), self.config.run.clip)
+        rate, source = stage.rate_at(own_step), torch.Generator(self.device)
+        source.manual_seed(generator_of(self.config.run.seed, self.done, ROUNDING).initial_seed())
+        self.optimizers.step(rate, source)
+        if self.average:
+            self.average.take(self.optimizers.weights, self.done)
+        self.done += 1
+        return Record(step=self.done, schedule=drawn.share.label, rate=rate, loss=loss, levels=levels, losses=losses)
+
+    def _backward(self, drawn: Draw) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Gradients of the mean loss over all clips; every clip's level and loss, in order."""
+        total, run = len(drawn.clips), self.config.run
+        each = total // world()
+        levels, losses = [], []
+        for places in _parts(range(rank() * each, (rank() + 1) * each), run.at_once or each):
+            sources = [generator_of(run.seed, self.done, place) for place in places]
+            some = part_of(drawn, places)
+            batch = batch_of(some, self.clips, self.config.history, sources, places, total)
+            batch, words = moved(batch, self.words(list(some.captions)), self.device, self.config.model.dtype)
+            loss = loss_of(self.model, batch, words)
+            if loss.requires_grad:  # packing layers have no part in a section that sees nothing
+                (loss.sum() / each).backward()
+            levels += batch.sigma.tolist()
+            losses += loss.tolist()
+        return _from_all(levels), _from_all(losses)
+
+
+def _parts(places: range, size: int) -> Iterator[range]:
+    return (places[i : i + size] for i in range(0, len(places), size))
+
+
+def _from_all(values: list[float]) -> tuple[float, ...]:
+    """The values of all processes, in their order."""
+    if alone():
+        return tuple(values)
+    gathered: list[list[float]] = [[] for _ in range(world())]
+    dist.all_gather_object(gathered, values)
+    return tuple(value for each in gathered for value in each)
