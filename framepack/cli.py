@@ -16,7 +16,7 @@ from .errors import FramePackError
 from .pictures.drawing import Picture
 from .pictures.plan_picture import draw_plan
 from .pictures.schedule_picture import draw_schedule
-from .planning.orders import GAP_RULES
+from .planning.gaps import GAP_RULES
 from .planning.plan import Plan, Section
 from .planning.request import PlanRequest
 from .planning.video import plan_video
@@ -100,7 +100,7 @@ def describe(schedule: Schedule, tokens: TokenCount) -> dict[str, Any]:
     """A schedule and its tokens as JSON data; `tail_tokens` is per tail frame for ta, and not in the total."""
     return {
         "canonical": str(schedule),
-        "sampling": schedule.sampling,
+        "sampling": schedule.order,
         "generate": schedule.generate,
         "groups": [
             {
@@ -151,7 +151,7 @@ def _plan(arguments: argparse.Namespace) -> str:
         gap=arguments.gap,
         height=arguments.height,
         width=arguments.width,
-        halve=arguments.halve,
+        order="halved" if arguments.halve else None,
     )
     plan = plan_video(request)
     if arguments.picture:

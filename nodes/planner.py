@@ -9,7 +9,8 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..framepack.pictures.plan_picture import draw_plan
-from ..framepack.planning.orders import Gap, beyond_training
+from ..framepack.planning.gaps import Gap
+from ..framepack.planning.orders import order_of
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
 from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest
@@ -53,7 +54,7 @@ class EndpointPlanner(io.ComfyNode):
         """Plan and draw."""
         plan = plan_of(schedule, seconds, fps, **options)
         text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
-        if warning := beyond_training(parse(schedule).sampling, plan.highest):
+        if warning := order_of(parse(schedule)).beyond_training(plan.highest):
             log.warning("%s", warning)
             text += f". {warning}"
         return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps, host.poll), text))
@@ -197,7 +198,7 @@ def _request(
         width=others["width"],
         no_start="section" if without_start == MAKE_IT else "zero",
         endpoints=tuple(_endpoint(point, fps) for point in points_of(endpoints)),
-        halve=halve_gaps,
+        order="halved" if halve_gaps else None,
         extend=None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
     )
 

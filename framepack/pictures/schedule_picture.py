@@ -90,7 +90,7 @@ def _strip(draw: Draw, schedule: Schedule, top: int) -> None:
             write(draw, (left, top - 32), name, INK, SMALL)
             free = left + length(draw, name, SMALL) + 4
         left += room
-    note = f"{schedule.sampling}; {TAILS[schedule.tail].note}"
+    note = f"{schedule.order}; {TAILS[schedule.tail].note}"
     if any(group.num_lat_frames > FULL for group in schedule.groups):
         note += f"; groups of more than {FULL} frames are drawn shorter"
     write(draw, (MARGIN, top + CELL + 8), note, FAINT, SMALL, WIDTH - 2 * MARGIN)

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import PlanError, quoted
 from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
+from .importance import ByTime
 from .json_fields import int_of, list_of, load_json, object_of, slot_of
 from .section import Section, num_context_frames
 
@@ -51,7 +52,7 @@ class Anchor:
 class Plan:
     """A whole video. `sections` stand in order of generation; height and width are pixels, where they are fixed.
 
-    `geometry` is that of the backbone that samples it.
+    `geometry` is that of the backbone that samples it, `importance` names the strategy that filled its contexts.
     """
 
     schedule: str
@@ -61,6 +62,7 @@ class Plan:
     height: int | None = None
     width: int | None = None
     geometry: Geometry = RELEASED
+    importance: str = ByTime.name
 
     @property
     def num_pix_frames(self) -> int:
@@ -98,6 +100,7 @@ class Plan:
             "height": self.height,
             "width": self.width,
             **({} if self.geometry == RELEASED else {"geometry": asdict(self.geometry)}),
+            **({} if self.importance == ByTime.name else {"importance": self.importance}),
             "anchors": [anchor.to_dict() for anchor in self.anchors],
             "sections": [s.to_dict() for s in self.sections],
         }
@@ -113,7 +116,7 @@ class Plan:
             load_json(text, "plan"),
             "The plan",
             {"schedule", "num_lat_frames", "sections"},
-            {"num_pix_frames", "height", "width", "geometry", "anchors"},
+            {"num_pix_frames", "height", "width", "geometry", "importance", "anchors"},
         )
         if not isinstance(fields["schedule"], str):
             raise PlanError(f"The plan's schedule is text; got {quoted(fields['schedule'])}.")
@@ -127,6 +130,7 @@ class Plan:
             sections=tuple(Section.from_dict(s) for s in list_of(fields["sections"], "The plan's sections")),
             anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The plan's anchors")),
             geometry=_geometry(fields.get("geometry", {})),
+            importance=slot_of(fields.get("importance", ByTime.name)),
             **sides,
         )
         if fields.get("num_pix_frames", plan.num_pix_frames) != plan.num_pix_frames:

@@ -14,10 +14,14 @@ from typing import Any, Literal, get_args
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Schedule
 from ..units import RELEASED, Geometry
-from .orders import Gap
+from .gaps import Gap
+from .importance import IMPORTANCE, ByTime
+from .layout import Layout
+from .orders import ORDERS, Order, order_of
 from .plan import MAX_LAT_FRAMES
 
 START, END, VIDEO = "start", "end", "video"  # slots
+INVERTED = "an inverted schedule, such as f1k1_x_g9_f1k1f2k2f16k4_td"
 MAX_FPS = 240
 MAX_SECONDS = 1200
 
@@ -68,8 +72,9 @@ class PlanRequest:
 
     `start`: it begins with a start image; without one, `no_start` says whether a section makes latent frame 0 or a
     zero latent stands before it. `end`: an end image is context only. `gap`: a gap rule, or None for the order's own.
-    `halve`: fill gaps from their middle. `extend`: a finished video to extend; where it is extended forwards, its own
-    frames begin the video, whatever `start` says. `height` and `width` are pixels. `geometry` is the backbone's.
+    `order`: a name of ORDERS, or None for the schedule's own; `importance`: a name of IMPORTANCE. `extend`: a finished
+    video to extend; where it is extended forwards, its own frames begin the video, whatever `start` says. `height` and
+    `width` are pixels. `geometry` is the backbone's.
     """
 
     schedule: Schedule
@@ -81,7 +86,8 @@ class PlanRequest:
     width: int | None = None
     no_start: NoStart = "section"
     endpoints: tuple[Endpoint, ...] = ()
-    halve: bool = False
+    order: str | None = None
+    importance: str = ByTime.name
     extend: Extension | None = None
     geometry: Geometry = RELEASED
 
@@ -112,12 +118,17 @@ class PlanRequest:
         return beginning(self.start, self.no_start, self.extend)
 
     @property
-    def rule(self) -> Gap:
-        """The gap rule. For vanilla orders `released` is F1's, which is `pinned`."""
-        order = self.schedule.sampling
-        if self.gap is None or (self.gap == "released" and order == "vanilla"):
-            return Gap.default(order)
-        return Gap.parse(self.gap)
+    def walk(self) -> Order:
+        """The order in which gaps are filled."""
+        return order_of(self.schedule) if self.order is None else ORDERS[self.order]
+
+    @property
+    def layout(self) -> Layout:
+        """How sections are laid out. For vanilla schedules the gap rule `released` is F1's, which is `pinned`."""
+        own = order_of(self.schedule).rule
+        released = self.gap == "released" and self.schedule.order == "vanilla"
+        gap = own if self.gap is None or released else Gap.parse(self.gap)
+        return Layout(schedule=self.schedule, gap=gap, importance=IMPORTANCE[self.importance])
 
     @property
     def there(self) -> range:
@@ -152,33 +163,31 @@ class PlanRequest:
         return points
 
     def _check_order(self) -> None:
-        order = self.schedule.sampling
         if self.num_lat_frames < 2 and self.start:
             raise PlanError("A video with a start image has 2 latent frames or more; got 1. Choose a longer video.")
-        if self.end and order != "inverted":
-            raise PlanError(
-                f"An end image needs an inverted schedule; got {self.schedule}, which is {order}. Try "
-                "f1k1_x_g9_f1k1f2k2f16k4_td."
-            )
-        if self.halve and order == "vanilla":
-            raise PlanError(f"Halving gaps needs a schedule that sees the future; got {self.schedule}. Turn it off.")
-        _ = self.rule
+        for name, known in (("order", ORDERS), ("importance", IMPORTANCE)):
+            if (value := getattr(self, name)) is not None and value not in known:
+                raise PlanError(f"The {name} is one of {', '.join(known)}; got {quoted(value)}.")
+        if self.end and not self.schedule.future:
+            raise PlanError(f"An end image needs {INVERTED}; got {self.schedule}, which is {self.schedule.order}.")
+        if self.walk.needs_future and not (self.schedule.future or self.schedule.far_future):
+            raise PlanError(f"The order {self.order} needs a schedule that sees the future; got {self.schedule}.")
+        _ = self.layout
 
     def _check_extension(self) -> None:
         if self.extend is None:
             return
-        num, direction, order = self.extend.num_lat_frames, self.extend.direction, self.schedule.sampling
+        num, direction = self.extend.num_lat_frames, self.extend.direction
         if not 0 < num < self.num_lat_frames:
             raise PlanError(
                 f"A video to extend to {self.num_lat_frames} latent frames has 1 to {self.num_lat_frames - 1}; got "
                 f"{quoted(num)}. Choose a longer video."
             )
-        if direction == "backwards" and order != "inverted":
+        if direction == "backwards" and not self.schedule.future:
             raise PlanError(
-                f"Extending backwards needs an inverted schedule; got {self.schedule}, which is {order}. Try "
-                "f1k1_x_g9_f1k1f2k2f16k4_td."
+                f"Extending backwards needs {INVERTED}; got {self.schedule}, which is {self.schedule.order}."
             )
-        if direction == "forwards" and order == "inverted" and not self.end:
+        if direction == "forwards" and self.schedule.future and not self.end:
             raise PlanError(
                 f"Extending forwards needs a schedule that sees the past, or an end image; got {self.schedule}, which "
                 "is inverted. Try f1k1_x_f16k4f2k2f1k1_g9."

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import PlanError
 from ..schedule.grammar import Schedule
-from .orders import ORDERS, Gap, Span, halved, lay_out
+from .layout import Layout
+from .orders import Span
 from .plan import MAX_CONTEXT_FRAMES, Anchor, Plan
 from .request import END, START, VIDEO, Endpoint, Extension, PlanRequest, lat_frames_for
 from .section import Section, num_context_frames
@@ -39,6 +40,7 @@ def plan_video(request: PlanRequest, poll: Poll = lambda: None) -> Plan:
         height=request.height,
         width=request.width,
         geometry=request.geometry,
+        importance=request.importance,
     )
     plan.check()
     return plan
@@ -71,8 +73,7 @@ def _anchors(request: PlanRequest, points: Sequence[Endpoint]) -> tuple[Anchor, 
 
 def _walk(request: PlanRequest, points: Sequence[Endpoint]) -> Iterator[Section]:
     """All sections: first those of the endpoints, then the gaps between them, each on its own."""
-    schedule, rule = request.schedule, request.rule
-    order = halved if request.halve else ORDERS[schedule.sampling]
+    layout, generate = request.layout, request.schedule.generate
     blocks = []  # first frame and stop of what is known before the gaps are filled
     for index, point in enumerate(points):
         if not point.slot and point.frame >= 0:
@@ -80,9 +81,9 @@ def _walk(request: PlanRequest, points: Sequence[Endpoint]) -> Iterator[Section]
         stop = point.frame + 1
         if index:
             limit = points[index + 1].frame if index + 1 < len(points) else request.num_lat_frames
-            room = min(limit, stop + schedule.generate)
+            room = min(limit, stop + generate)
             if stop < room:
-                yield _after(schedule, rule, point, room)
+                yield _after(layout, point, room)
             stop = room
         blocks.append((point.frame, stop))
     there, last = request.there, request.num_lat_frames
@@ -92,14 +93,14 @@ def _walk(request: PlanRequest, points: Sequence[Endpoint]) -> Iterator[Section]
     blocks.append((there.start if there else last, last))
     for (first, start), (stop, end) in zip(blocks, blocks[1:], strict=False):
         if start < stop:
-            for section in order(schedule, Span(start=start, stop=stop, first=first, last=end), rule):
+            for section in request.walk.sections(layout, Span(start=start, stop=stop, first=first, last=end)):
                 yield replace(section, prompt=_nearest(points, section))
 
 
-def _after(schedule: Schedule, rule: Gap, point: Endpoint, room: int) -> Section:
+def _after(layout: Layout, point: Endpoint, room: int) -> Section:
     """The section right after an endpoint, up to `room`."""
     stop = point.frame + 1
-    section = lay_out(schedule, rule, (stop, room), range(point.frame, stop), range(room, room), first=True)
+    section = layout.section((stop, room), range(point.frame, stop), range(room, room), first=True)
     return replace(section, prompt=point.prompt)
 
 

@@ -17,7 +17,7 @@ from ..units import BASE, PATCH, Kernel
 from .tails import TAILS, Deleted
 
 Side = Literal["past", "future"]
-Sampling = Literal["vanilla", "endpoint", "inverted"]
+ShapeOrder = Literal["vanilla", "endpoint", "inverted"]
 
 MAX_LENGTH = 500  # characters
 MAX_FRAMES = 4096  # latent frames of all groups together: nine minutes
@@ -79,7 +79,7 @@ class Schedule:
         return self.far_past + self.past + self.future + self.far_future
 
     @property
-    def sampling(self) -> Sampling:
+    def order(self) -> ShapeOrder:
         """The order of generation that the shape implies (paper section 3.3)."""
         if self.future:
             return "inverted"

@@ -65,12 +65,12 @@ def test_every_name_of_table_1_is_its_own_canonical_form(name: str):
 
 
 @pytest.mark.parametrize(
-    ("names", "sampling"),
+    ("names", "order"),
     [(VANILLA, "vanilla"), (ENDPOINT, "endpoint"), (INVERTED, "inverted")],
     ids=lambda v: str(v)[:8],
 )
-def test_sampling_follows_from_the_shape(names, sampling):
-    assert {parse(name).sampling for name in names} == {sampling}
+def test_the_order_follows_from_the_shape(names, order):
+    assert {parse(name).order for name in names} == {order}
 
 
 @pytest.mark.parametrize(

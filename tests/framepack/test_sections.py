@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack.errors import FramePackError, PlanError
-from framepack.planning.orders import Gap, beyond_training
+from framepack.planning.gaps import Gap
+from framepack.planning.orders import ORDERS, order_of
 from framepack.planning.plan import Plan
 from framepack.planning.prompts import to_data
 from framepack.planning.request import Endpoint, Extension, PlanRequest, lat_frames_for
@@ -153,11 +154,11 @@ def blocks_of(plan: Plan) -> list[set[int]]:
 
 
 @pytest.mark.parametrize("name", [I2V, F1, "td_f16k4f2k2f1k1_g9_x_f1k1"])
-@pytest.mark.parametrize("halve", [False, True])
-def test_gaps_between_endpoints_do_not_depend_on_one_another(name: str, halve: bool):
-    if halve and name == F1:
+@pytest.mark.parametrize("order", [None, "halved"])
+def test_gaps_between_endpoints_do_not_depend_on_one_another(name: str, order: str | None):
+    if order and name == F1:
         pytest.skip("a schedule that sees the past alone cannot fill from the middle")
-    plan = make_plan(parse(name), num_lat_frames=200, endpoints=POINTS, halve=halve)
+    plan = make_plan(parse(name), num_lat_frames=200, endpoints=POINTS, order=order)
     known = set().union(*blocks_of(plan))
     gaps = [range(1, 40), range(50, 90), range(100, 140), range(150, 200)]
     filled = [s for s in plan.sections if not set(s.made) <= known]
@@ -195,7 +196,7 @@ def test_endpoints_may_come_in_any_order_and_number():
 
 
 def test_halving_makes_the_middle_of_a_gap_first_and_then_each_half_on_its_own():
-    plan = make_plan(parse(I2V), num_lat_frames=1 + 9 * 8, halve=True)
+    plan = make_plan(parse(I2V), num_lat_frames=1 + 9 * 8, order="halved")
     assert plan.sections[0].makes == ((37, 46),)
     for section in plan.sections[1:]:
         half = range(0, 46) if section.makes[0][0] < 37 else range(37, 73)
@@ -258,7 +259,7 @@ REQUESTS = st.builds(
     num_lat_frames=st.integers(2, 300),
     start=st.booleans(),
     no_start=st.sampled_from(["section", "zero"]),
-    halve=st.booleans(),
+    order=st.sampled_from([None, "halved"]),
 )
 
 
@@ -266,19 +267,19 @@ REQUESTS = st.builds(
 @given(REQUESTS)
 def test_by_default_positions_stay_within_those_that_the_released_models_were_trained_on(request):
     seed, schedule, options = request
-    options["halve"] &= schedule == I2V
+    options["order"] = options["order"] if schedule == I2V else None
     points = [Endpoint(frame=31 * i, slot=f"key {i}") for i in range(1, seed + 1) if 31 * i < options["num_lat_frames"]]
     plan = make_plan(parse(schedule), endpoints=points, **options)
     assert plan.highest <= {I2V: 55, F1: 28}[schedule]
     assert all(min(c.positions) >= 0 for s in plan.sections for c in s.context)
-    assert beyond_training(parse(schedule).sampling, plan.highest) is None
+    assert order_of(parse(schedule)).beyond_training(plan.highest) is None
 
 
 def test_positions_beyond_training_get_a_warning_with_both_numbers():
     plan = make_plan(parse(I2V), num_lat_frames=100, gap="true")
     assert plan.highest == 90 + 28
-    assert all(number in beyond_training("inverted", 118) for number in ("118", "55"))
-    assert all(number in beyond_training("vanilla", 29) for number in ("29", "28"))
+    assert all(number in ORDERS["inverted"].beyond_training(118) for number in ("118", "55"))
+    assert all(number in ORDERS["vanilla"].beyond_training(29) for number in ("29", "28"))
 
 
 @pytest.mark.parametrize("length", [100, 1000])
@@ -295,7 +296,7 @@ def test_the_endpoint_orders_default_gap_is_three_sections_within_what_was_train
     assert second.context[-1].positions == range(55, 56)  # 27: three sections
     capped = make_plan(parse("td_f16k4f2k2f1k1_g9_x_f1k1"), num_lat_frames=100, gap="capped:3")
     assert capped.sections[0].positions == (*range(19, 28), *range(55, 64))
-    assert Gap.default("endpoint") == Gap(rule="capped", cap=3, limit=56)
+    assert ORDERS["endpoint"].rule == Gap(rule="capped", cap=3, limit=56)
 
 
 @pytest.mark.parametrize("tail", ["ta", "tc"])
