@@ -2,8 +2,9 @@
 
 python -m benchmarks.forward [--full] [--rounds N] [--case NAME]
 
-Seconds are the processor's, so a machine that does other things as well gives the same ratios. The cases are small;
-`--full` takes the sizes that the project's targets name, some minutes, and writes forward_full.md.
+Seconds are the processor's, so that other programs change the ratios little. float32 runs first; bfloat16 is skipped
+where the processor has no fast products of it. The cases are small; `--full` takes the sizes of the project's targets,
+some minutes, and writes forward_full.md.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import statistics
 import sys
 import time
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,6 +21,22 @@ from torch import Tensor
 from .cases import FULL, SMALL, Case, Pair
 from .floor import Floor
 from .timing import RESULTS, circumstances, ratio, rounds, shown
+
+
+def row(name: str, case: Case, num: int) -> str:
+    """A row of the table; one that says so where the processor has no fast products of the case's dtype."""
+    if case.dtype == torch.float32 or speed(case.dtype) > 0.5 * speed(torch.float32):
+        return measure(name, case, num)
+    skipped = f"skipped: this processor has no fast {str(case.dtype).removeprefix('torch.')} products"
+    return f"| {name} | {skipped} | | | | |"
+
+
+@cache
+def speed(dtype: torch.dtype) -> float:
+    """Products per second of a small linear layer."""
+    x, weight = torch.randn(512, 768, dtype=dtype), torch.randn(768, 768, dtype=dtype)
+    times = rounds({"product": lambda: torch.nn.functional.linear(x, weight)}, 5, warmup=1, clock=time.process_time)
+    return 1 / min(times["product"])
 
 
 def measure(name: str, case: Case, num: int) -> str:
@@ -47,7 +65,8 @@ def main() -> None:
     parser.add_argument("--case", choices=[*SMALL, *FULL])
     args = parser.parse_args()
     cases = FULL if args.full else SMALL
-    rows = [measure(name, case, args.rounds) for name, case in cases.items() if args.case in (None, name)]
+    chosen = {name: case for name, case in (SMALL | FULL).items() if name == args.case} or cases
+    rows = [row(name, case, args.rounds) for name, case in chosen.items()]
     head = [
         *("# One forward of the DiT", "", circumstances(), ""),
         f"Processor seconds, medians of {args.rounds} paired ratios, with quartiles.",

@@ -92,6 +92,14 @@ def test_only_one_module_asks_what_this_host_has(path: Path):
             assert not re.search("ImportError|ModuleNotFound|^AttributeError$", caught), f"line {node.lineno}: {caught}"
 
 
+@pytest.mark.parametrize("path", FRAMEPACK, ids=lambda p: str(p.relative_to(REPO)))
+def test_the_library_uses_public_pytorch_and_names_no_attribute_of_the_host(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            private = re.match(r"torch\.(_|ops\b|\w+\._)", ast.unparse(node))
+            assert not (private or node.attr.startswith("comfy_")), f"line {node.lineno}: {ast.unparse(node)}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
 def test_files_and_functions_stay_readable(path: Path):
     text = path.read_text()
