@@ -11,6 +11,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...framepack.errors import FramePackError
 from ...framepack.sampling.guidance import HISTORY, Guidance
 from .keys import SOLVER
 from .models.packed import PackedModel
@@ -67,6 +68,10 @@ def sampler_of(solver: Callable[..., Tensor]) -> Any:
     return comfy.samplers.KSAMPLER(run)
 
 
+class ContextWindowsError(FramePackError):
+    """A model that cuts what it samples into windows, where sections are sampled."""
+
+
 class SectionGuider(comfy.samplers.CFGGuider):
     """The host's guider, with history guidance where text guidance does not act.
 
@@ -96,7 +101,15 @@ def sample(
     seed: int,
     callback: Callable[..., None] | None,
 ) -> Tensor:
-    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``; `conds` as SectionGuider's."""
+    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``; `conds` as SectionGuider's.
+
+    Raises ContextWindowsError: the host would cut a section's positions and history, which belong to all of it.
+    """
+    if model.model_options.get("context_handler") is not None:
+        raise ContextWindowsError(
+            "The model has context windows, and Section Sampler samples each section as one window of "
+            f"{noise.shape[2]} latent frames. Remove the Context Windows node between the model and Section Sampler."
+        )
     guider, blank = SectionGuider(model, guidance, conds), torch.zeros_like(noise)
     made = guider.sample(noise, blank, sampler, sigmas, callback=callback, seed=seed)
     return made.to(comfy.model_management.intermediate_device())

@@ -8,7 +8,7 @@ import pytest
 
 from tests.host.conftest import Graph, newest_latents, node_of
 from tests.host.test_main_job import frames_of, saved, stock_graph
-from tools.client import Workflow, edited, run
+from tools.client import QueueError, Workflow, edited, run
 from tools.host import Host
 
 
@@ -74,3 +74,18 @@ def test_the_step_cache_saves_steps_in_each_section_and_at_zero_changes_nothing(
         assert int(computed) + int(skipped) in (12, 24)  # both passes of a step together, or one after the other
     assert 1e-4 < (near - plain).norm() / plain.norm() < 0.5
     assert (same - plain).norm() / plain.norm() < 1e-4  # bit for bit, but that a busy machine may sum in other threads
+
+
+def test_context_windows_are_refused_with_sections(alive: Host, short: Workflow):
+    (info,) = alive.get("/object_info/ContextWindowsManual").values()
+    given = {name: spec[1]["default"] for name, spec in info["input"]["required"].items() if "default" in spec[1]}
+    combos = {name: spec[1]["options"][0] for name, spec in info["input"]["required"].items() if "options" in spec[1]}
+    values = combos | given | {"context_length": 4, "context_overlap": 2, "dim": 2}
+    graph = Graph(short)
+    sampler = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+    sampler["model"] = graph.add("ContextWindowsManual", model=sampler["model"], **values)
+    with pytest.raises(QueueError) as caught:
+        graph.queue(alive)
+    assert "Context Windows" in str(caught.value)
+    assert "9 latent frames" in str(caught.value)
+    assert "ContextWindowsError" in alive.log_text()
