@@ -2,7 +2,8 @@
 
 Under memory pressure, which its default setting always sees, a newer host drops after each node every result that the
 current run has not asked for yet. It asks for a section's result once SectionSampler has expanded, and drops it before,
-while the planner runs. The host offers an interface to caches from outside; this is a small one, for sections alone.
+while the planner runs. The host offers an interface to caches from outside; this is a small one, for the nodes that
+SectionSampler expands into: sections, and the prompts that they need. What decodes them is left to the host.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .versions import offer_results
 
-KIND = "FramePackSections"  # the class of nodes whose results it keeps
+CHILDREN = ("section_", "prompt_", "blend_")  # how the names of those nodes begin in the expansion
 MAX_BYTES = 512 * 2**20
 
 
@@ -62,4 +63,10 @@ _SECTIONS = FinishedSections()
 
 def remember_sections() -> None:
     """From now on, keep the results of this process's sections, where the host offers that and its cache drops them."""
-    offer_results(KIND, _SECTIONS)
+    offer_results(is_kept, _SECTIONS)
+
+
+def is_kept(node_id: str) -> bool:
+    """Is it a node of an expansion whose result is kept? The id of one is its parent's, dots, and its own name."""
+    parent, _, name = node_id.rpartition(".")
+    return bool(parent) and name.startswith(CHILDREN)

@@ -5,7 +5,7 @@ The oldest supported version is 0.3.75; docs/hosts.md names the newest that was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cache
@@ -68,10 +68,10 @@ def latents_at_once(decoder: nn.Module) -> int:
 
 
 @cache
-def offer_results(kind: str, results: Results) -> None:
-    """Have the host look up results of a class of nodes in `results`, and put them there, where it can; once.
+def offer_results(wanted: Callable[[str], bool], results: Results) -> None:
+    """Have the host look up results of nodes in `results`, and put them there, where it can; once.
 
-    It asks for every node, so this begins when there is such a node.
+    `wanted` tells by a node's id. The host asks for every node, so this begins when there is one that is wanted.
     """
     if find_spec("comfy_execution.cache_provider") is None:
         return
@@ -79,7 +79,7 @@ def offer_results(kind: str, results: Results) -> None:
 
     class Provider(provider.CacheProvider):
         def should_cache(self, context: Any, value: Any = None) -> bool:
-            return context.class_type == kind
+            return wanted(context.node_id)
 
         async def on_lookup(self, context: Any) -> Any:
             return results.get(context.cache_key_hash)

@@ -1,14 +1,9 @@
-"""Run inside the host by inside.py: every branch of nodes/host/versions.py, whichever of them this host takes itself.
-
-Prints, JSON, for each check None or what went wrong.
-"""
+"""Run inside the host by inside.py: every branch of nodes/host/versions.py, whichever of them this host takes itself."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-import traceback
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -16,10 +11,10 @@ from unittest.mock import patch
 
 import comfy.model_patcher
 import torch
+from checks import module_of, report
 from torch import nn
 
-(versions,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.versions")]
-(finished,) = [module for name, module in sys.modules.items() if name.endswith(".nodes.host.finished")]
+versions, finished = module_of("nodes.host.versions"), module_of("nodes.host.finished")
 
 
 @dataclass
@@ -120,9 +115,9 @@ def check_results_of_sections_are_offered_to_the_host_once():
     held, value = finished.FinishedSections(max_bytes=100), SimpleNamespace(outputs=[[{"samples": torch.zeros(10)}]])
     with patch.dict(sys.modules, {"comfy_execution.cache_provider": module}):
         for _ in range(2):
-            versions.offer_results("FramePackSections", held)
+            versions.offer_results(finished.is_kept, held)
     (provider,) = registered
-    section, other = (SimpleNamespace(class_type=kind, cache_key_hash="a") for kind in ("FramePackSections", "Other"))
+    section, other = (SimpleNamespace(node_id=name, cache_key_hash="a") for name in ("7.0.0.section_3", "section_3"))
     assert provider.should_cache(section)
     assert not provider.should_cache(other, value)
     assert asyncio.run(provider.on_lookup(section)) is None
@@ -150,7 +145,7 @@ def check_nothing_is_offered_where_the_host_takes_nothing():
         patch.object(versions, "find_spec", lambda name: None),
         patch.dict(sys.modules, {"comfy_execution.cache_provider": module}),
     ):
-        versions.offer_results("FramePackSections", finished.FinishedSections())
+        versions.offer_results(finished.is_kept, finished.FinishedSections())
     assert registered == []
 
 
@@ -161,14 +156,5 @@ def check_a_layer_that_changes_its_weight_in_each_call_is_told():
     assert versions.changes_weights(casts)
 
 
-def outcome(check) -> str | None:
-    try:
-        check()
-    except Exception:  # noqa: BLE001 - whatever it is, the test shows it
-        return traceback.format_exc()
-    return None
-
-
 if __name__ == "__main__":
-    checks = {name: check for name, check in globals().items() if name.startswith("check_")}
-    sys.stdout.write(json.dumps({"result": {name: outcome(check) for name, check in checks.items()}}))
+    report(globals())

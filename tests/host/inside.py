@@ -32,4 +32,5 @@ async def load() -> None:
 
 
 asyncio.run(load())
+sys.path.insert(0, os.path.dirname(script))
 runpy.run_path(script, run_name="__main__")

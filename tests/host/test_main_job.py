@@ -54,7 +54,7 @@ def test_the_shipped_workflow_makes_its_video(alive: Host, shipped: Workflow):
     assert measure.start_kept(seen, true, COLOURS).double().mean() >= 0.95  # every frame but seven
     assert seen.centre[40, 0] > seen.centre[0, 0] + 6  # to the right, before the first bounce
     assert sections_run(done) == [0, 1, 2, 3]
-    assert len([s for s in steps if SECTION.search(s[0])]) >= 100  # 25 steps in each of four
+    assert max(value for node, value in steps if SECTION.search(node)) == 100  # 25 steps in each of four
     assert alive.peak_memory < 2.5e9
 
 
@@ -85,7 +85,7 @@ def test_a_cancelled_run_goes_on_where_it_was(alive: Host, short: Workflow):
     )
 
     def cancel_in_third(progress) -> None:
-        if progress.node.endswith("section_2") and progress.value == 2 * 6 + 2:  # of the whole plan
+        if progress.node.endswith("section_2") and progress.value >= 2 * 6 + 2:  # of the whole plan
             asyncio.get_running_loop().run_in_executor(None, post, alive, "/interrupt")
 
     with pytest.raises(QueueError, match="cancelled"):

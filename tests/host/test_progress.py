@@ -74,7 +74,7 @@ def test_lines_of_text_reach_no_other_page(alive: Host, three: Workflow):
             async def listen() -> None:
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.BINARY and int.from_bytes(message.data[:4], "big") == TEXT:
-                        elsewhere.append(message.data)
+                        elsewhere.append(message.data)  # noqa: PERF401 - until it is cancelled
 
             listening = asyncio.create_task(listen())
             _, lines = await watched(alive.url, edited(three, {("SectionSampler", "seed"): 34}))

@@ -1,0 +1,72 @@
+"""Run inside the host by inside.py: what the pack relies on in the host beyond its documented interfaces.
+
+A check that fails says where a host has changed, before a person sees it in a video.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from checks import module_of, report
+from comfy.ldm.wan.vae import WanVAE
+
+loading, aside = module_of("nodes.host.loading"), module_of("nodes.host.aside")
+builtin = module_of("framepack.shapes.builtin")
+DIT = builtin.ASSETS / "diffusion_models" / "framepack_shapes_dit.safetensors"
+
+
+def statements(function) -> list[ast.stmt]:
+    (found,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    return found.body
+
+
+def is_call_of_super(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and "super().__init__(" in ast.unparse(statement)
+
+
+def check_the_constructors_that_are_passed_over_do_nothing_else():
+    """The pack's models call BaseModel's own with a DiT of theirs; these would build the host's."""
+    (only,) = statements(comfy.model_base.HunyuanVideo.__init__)
+    assert is_call_of_super(only)
+    first, second = statements(comfy.model_base.WAN21.__init__)
+    assert is_call_of_super(first)
+    assert ast.unparse(second) == "self.image_to_video = image_to_video"
+    names = list(inspect.signature(comfy.model_base.BaseModel.__init__).parameters)
+    assert names[:5] == ["self", "model_config", "model_type", "device", "unet_model"]
+
+
+def check_wans_vae_decodes_with_a_cache_from_outside():
+    assert issubclass(WanVAE, torch.nn.Module)
+    vae = WanVAE(dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True])
+    assert {"feat_cache", "feat_idx"} <= inspect.signature(vae.decoder.forward).parameters.keys()
+    assert isinstance(vae.conv2, torch.nn.Module)
+
+
+def check_what_stands_aside_is_neither_loaded_nor_counted_and_is_patched():
+    patcher = loading.load_model(str(DIT), weight_dtype="fp32", disable_dynamic=True)
+    held = aside.layers_aside(patcher.model.diffusion_model)
+    assert held
+    size = comfy.model_management.module_size
+    assert patcher.size == size(patcher.model) - sum(size(layer) for layer in held.values())
+    assert patcher.model_size() == patcher.size
+    listed = {name for entry in patcher._load_list() for name in entry if isinstance(name, str)}
+    assert not [name for name in listed for own in held if own in name]
+    name, layer = next(iter(held.items()))
+    key = f"diffusion_model.{name}.weight"
+    before, change = layer.weight.clone(), torch.ones_like(layer.weight)
+    assert patcher.add_patches({key: ("diff", (change,))}, 0.5) == [key]
+    aside.patch_aside(patcher)
+    assert torch.allclose(layer.weight, before + 0.5)
+    assert key in patcher.backup
+    patcher.unpatch_model(device_to=patcher.offload_device)
+    assert torch.equal(layer.weight, before)
+
+
+if __name__ == "__main__":
+    report(globals())
