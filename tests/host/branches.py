@@ -1,4 +1,4 @@
-"""Run inside the host by inside.py: every branch of nodes/host/versions.py, whichever of them this host takes itself."""
+"""Run inside the host by inside.py: every branch of nodes/host/versions.py, whichever of them this host takes."""
 
 from __future__ import annotations
 

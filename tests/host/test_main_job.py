@@ -81,11 +81,13 @@ def test_appending_to_a_forward_plan_runs_only_the_new_section(alive: Host, shor
 
 def test_a_cancelled_run_goes_on_where_it_was(alive: Host, short: Workflow):
     workflow = edited(
-        short, {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "seed"): 21, ("SectionSampler", "steps"): 6}
+        short, {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "seed"): 21, ("SectionSampler", "steps"): 30}
     )
+    cancelled: list[int] = []
 
     def cancel_in_third(progress) -> None:
-        if progress.node.endswith("section_2") and progress.value >= 2 * 6 + 2:  # of the whole plan
+        if progress.node.endswith("section_2") and progress.value >= 2 * 30 + 2 and not cancelled:  # of the whole plan
+            cancelled.append(progress.value)
             asyncio.get_running_loop().run_in_executor(None, post, alive, "/interrupt")
 
     with pytest.raises(QueueError, match="cancelled"):
