@@ -15,10 +15,10 @@ from .section import Frame
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
-    """A side's slots: the frames of each group, in video time, and the known frames that are in none."""
+    """A side's slots: the frames of each group, in video time, and the known frames that are in none, its tail."""
 
     groups: tuple[Sequence[Frame], ...]
-    rest: range
+    rest: Sequence[int]
 
 
 class Importance:

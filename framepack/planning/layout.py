@@ -27,8 +27,8 @@ class _Seen:
     far_past: Sequence[Frames]
     past: Sequence[Frames]
     future: Sequence[Frames]
-    behind: range
-    beyond: range
+    behind: Sequence[int]
+    beyond: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Layout:
         before = self.importance.fill("past", schedule.past, past)
         ahead = self.importance if schedule.future else IMPORTANCE[ByTime.name]
         after = ahead.fill("future", schedule.future + schedule.far_future, future)
-        behind, beyond = range(max(before.rest.start, oldest + far, 0), before.rest.stop), after.rest
+        behind, beyond = _from(before.rest, max(oldest + far, 0)), after.rest
         kept, side = TAILS[schedule.tail].kept, schedule.tail_side
         return _Seen(
             oldest=oldest,
@@ -105,13 +105,20 @@ class Layout:
         start = far + inner + near + outer
         return far + inner, start, start + made[0] + after
 
-    def _tail(self, frames: range, position: int) -> list[Context]:
+    def _tail(self, frames: Sequence[int], position: int) -> list[Context]:
         """The tail as a context group, where there are such frames."""
         if not frames:
             return []
         positions = range(position, position + len(frames))
         kernel, tail = self.schedule.tail_kernel, self.schedule.tail
         return [Context(kernel=kernel, frames=frames, positions=positions, tail=tail)]
+
+
+def _from(frames: Sequence[int], least: int) -> Sequence[int]:
+    """The frames from one on."""
+    if isinstance(frames, range):
+        return range(max(frames.start, least), frames.stop)
+    return [frame for frame in frames if frame >= least]
 
 
 def _contexts(groups: Iterable[Group], frames: Iterable[Frames], position: int) -> list[Context]:
