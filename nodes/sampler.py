@@ -22,8 +22,8 @@ from ..framepack.planning.video import END, START, VIDEO
 from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 
-MAX_NODES = 256  # children of one SectionSampler; the host's expansion takes more than its square in time
-MAX_DECODING = 64  # beside them: nodes that decode, each what one child or several have made
+MAX_NODES = 128  # children of one SectionSampler; the host hashes each with all its ancestors, and cannot be interrupted then
+MAX_DECODING = 32  # beside them: nodes that decode, each what one child or several have sampled
 MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
@@ -146,8 +146,7 @@ class SectionSampler(io.ComfyNode):
         """Expand into the plan's sections."""
         parsed, links = Plan.from_json(plan), values
         _check(parsed, links)
-        host.expect(parsed, images=links.get("vae") is not None)
-        host.begin_run(len(parsed.sections))
+        host.begin_plan(parsed, images=links.get("vae") is not None)
         host.remember_sections()
         graph = GraphBuilder()
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}

@@ -265,7 +265,7 @@ class _Job:
         found = store.get(key) if store and key else None
         if found is not None and found.shape == self.noise.shape:
             progress.skip()
-            log.info("section %d is taken from the store", self.index + 1)
+            log.info("section %d is loaded from the section store", self.index + 1)
             return found
         made = self.sampled(progress)
         if store and key:

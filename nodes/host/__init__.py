@@ -11,9 +11,9 @@ from .interrupt import poll
 from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
-from .memory import check_memory, expect
+from .memory import begin_plan, check_memory
 from .pictures import on_page
-from .progress import SectionProgress, begin_run, show_frames
+from .progress import SectionProgress, show_frames
 from .sampling import (
     is_framepack,
     latent_format,
@@ -33,9 +33,8 @@ __all__ = [
     "Decoding",
     "SectionProgress",
     "StreamedVideo",
-    "begin_run",
+    "begin_plan",
     "check_memory",
-    "expect",
     "section_key",
     "section_store",
     "apply_lora",

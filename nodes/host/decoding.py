@@ -20,7 +20,7 @@ from ...framepack.units import FRAMES_PER_LATENT, pixel_frames
 from ...framepack.vae.narrow import NarrowConvolutions
 from ...framepack.vae.tiles import TileStream
 from .bar import Bar
-from .progress import say
+from .runs import say
 from .versions import latents_at_once
 
 log = logging.getLogger(__name__)

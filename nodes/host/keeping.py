@@ -1,6 +1,6 @@
-"""Where finished sections are kept, and under which key.
+"""Where finished sections are stored, and under which key.
 
-FRAMEPACK_STORE names another folder, or `off`; FRAMEPACK_STORE_GB another limit.
+FRAMEPACK_STORE names another folder, or is `off`; FRAMEPACK_STORE_GB sets another limit.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 FOLDER, LIMIT = "FRAMEPACK_STORE", "FRAMEPACK_STORE_GB"
 DEFAULT_GB = 4.0
+MAX_GB = 1e9
 
 
 @cache
@@ -31,25 +33,30 @@ def section_store() -> SectionStore | None:
     if named == "off":
         return None
     folder = Path(named) if named else Path(folder_paths.get_user_directory()) / "framepack_sections"
-    try:
-        limit = float(os.environ.get(LIMIT, DEFAULT_GB))
-    except ValueError:
-        log.warning("%s is %r; expected a number. %g GB are used.", LIMIT, os.environ[LIMIT], DEFAULT_GB)
-        limit = DEFAULT_GB
-    return SectionStore(folder, int(limit * 1e9))
+    return SectionStore(folder, int(_limit() * 1e9))
+
+
+def _limit() -> float:
+    """Gigabytes that the store may take."""
+    asked = os.environ.get(LIMIT, str(DEFAULT_GB))
+    with suppress(ValueError):
+        if 0 <= float(asked) < MAX_GB:  # NaN is not
+            return float(asked)
+    log.warning("%s must be a number of gigabytes, 0 or more; got %r. Using %g.", LIMIT, asked, DEFAULT_GB)
+    return DEFAULT_GB
 
 
 def section_key(model: Any, sampler: Any, vision: Any, values: Mapping[str, Any]) -> str | None:
-    """The key of a section, or None where something that it depends on cannot be told by its contents."""
+    """The key of a section, or None where it depends on something that has no contents to digest."""
     try:
         parts = {"model": model_parts(model), "sampler": sampler_parts(sampler), "vision": vision_parts(vision)}
         said = {name: conditioning_parts(values.get(name)) for name in ("positive", "negative")}
         return digest(parts | dict(values) | said)
     except UnkeyableError as fault:
-        _say(str(fault))
+        _report(str(fault))
         return None
 
 
 @cache
-def _say(fault: str) -> None:
-    log.warning("finished sections are not kept on disk: %s", fault)
+def _report(fault: str) -> None:
+    log.warning("Finished sections are not stored: %s.", fault)

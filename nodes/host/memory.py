@@ -1,7 +1,7 @@
-"""Is there memory for a plan? Said before its first section is sampled, by lower bounds, against all that can be freed.
+"""Is there memory for a plan? Checked before its first section is sampled, by lower bounds, against all that is free.
 
-The model is known to the nodes of sections alone, the whole plan to SectionSampler alone: it leaves its largest section
-here, under the node that both show.
+Only the nodes of sections know the model, and only SectionSampler knows the whole plan: it leaves the largest section
+with the run.
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from ...framepack.nn.layers import Modulation
 from ...framepack.planning.memory import Work, check_plan, check_work
 from ...framepack.planning.plan import Plan, Section
 from ...framepack.units import BASE, latent_grid
-from .progress import shown_on
+from .runs import begin_run, current_run
 
 log = logging.getLogger(__name__)
 
-_LARGEST: dict[str, tuple[Section, tuple[int, int]]] = {}  # a section and its grid, by the node that shows the plan
 
-
-def expect(plan: Plan, images: bool) -> None:
-    """A plan is about to be sampled, and decoded to images. Raises TooLittleMemoryError where it has no place."""
+def begin_plan(plan: Plan, images: bool) -> None:
+    """A plan is about to be sampled, and decoded to images. Raises TooLittleMemoryError where it does not fit."""
     grid = latent_grid(plan.height or 0, plan.width or 0)
     check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free, images)
-    _LARGEST[shown_on()] = max(plan.sections, key=lambda section: _tokens(section, grid)), grid
+    begin_run(len(plan.sections), (max(plan.sections, key=lambda section: _tokens(section, grid)), grid))
 
 
 def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid: tuple[int, int]) -> None:
-    """Raises TooLittleMemoryError where this section, or the plan's largest, cannot be sampled on the device."""
-    section, grid = max((section, grid), _LARGEST.get(shown_on(), (section, grid)), key=lambda found: _tokens(*found))
+    """Raises TooLittleMemoryError where this section, or the plan's largest, does not fit on the device."""
+    section, grid = max((section, grid), current_run().largest or (section, grid), key=lambda found: _tokens(*found))
     dit = model.model.diffusion_model
     dtype: torch.dtype = model.model.manual_cast_dtype or dit.dtype
     work = Work(
@@ -48,9 +46,9 @@ def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid
     )
     device = model.load_device
     try:
-        check_work(work, _to_be_had(device))
+        check_work(work, _available(device))
     except TooLittleMemoryError as fault:
-        if device.type == "cuda" and sys.platform == "win32":  # its driver goes on in system memory
+        if device.type == "cuda" and sys.platform == "win32":  # its driver continues in system memory
             log.warning("%s", fault)
         else:
             raise
@@ -68,8 +66,8 @@ def _largest_matrix(dit: torch.nn.Module) -> int:
     return max((p.numel() for block in blocks for p in block.parameters() if id(p) not in off), default=0)
 
 
-def _to_be_had(device: torch.device) -> int:
-    """Bytes that are free on a device or could be: what loaded models hold there counts, and swap where it serves."""
+def _available(device: torch.device) -> int:
+    """Bytes that are free on a device or that unloading models frees; swap counts where the device uses it."""
     management = comfy.model_management
     held = sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
     swap = psutil.swap_memory().free if device.type in ("cpu", "mps") else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +102,7 @@ def test_a_full_disk_is_said_once_and_harms_nothing(tmp_path: Path, monkeypatch,
         assert not store.put("b", LATENTS)
         assert not store.put("c", LATENTS)
     assert caplog.text.count("No space left on device") == 1
-    assert "The run goes on" in caplog.text
+    assert "The run continues" in caplog.text
     assert store.get("b") is None
     assert torch.equal(store.get("a"), LATENTS)
     assert len(list((tmp_path / "sections").iterdir())) == 1
@@ -111,10 +113,71 @@ def test_a_disk_that_fills_up_keeps_what_was_finished(tmp_path: Path, caplog):
         store = store_of(tmp_path / "disk")
         assert [store.put(key, LATENTS) for key in "abc"] == [True, False, False]
         assert caplog.text.count("No space left on device") == 1
-        assert "The run goes on" in caplog.text
+        assert "The run continues" in caplog.text
         assert torch.equal(store.get("a"), LATENTS)
         assert [store.get(key) for key in "bc"] == [None, None]
         assert [path.name for path in (tmp_path / "disk" / "sections").iterdir()] == ["a.safetensors"]
+
+
+def test_on_a_full_disk_entries_of_earlier_runs_make_room_for_this_runs(tmp_path: Path):
+    with mounted(tmp_path / "disk", "size=128k"):
+        store = store_of(tmp_path / "disk")
+        assert [store.put(key, LATENTS) for key in "abc"] == [True] * 3
+        for age, key in enumerate("cba"):  # a is the oldest
+            past = time.time() - 100 * (age + 1)
+            os.utime(store.folder / f"{key}.safetensors", (past, past))
+        store.begin_run()
+        assert store.get("a") is not None  # this run uses it
+        assert [store.put(key, LATENTS) for key in "def"] == [True, True, False]
+        assert [key for key in "abcdef" if store.get(key) is not None] == ["a", "d", "e"]
+
+
+def test_an_entry_under_another_key_is_never_used(tmp_path: Path):
+    store = store_of(tmp_path)
+    store.put("a", LATENTS)
+    (store.folder / "a.safetensors").rename(store.folder / "b.safetensors")
+    assert store.get("b") is None
+    assert not (store.folder / "b.safetensors").exists()
+
+
+HEADERS = {
+    "null metadata": {"__metadata__": None, "latents": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+    "no metadata": {"latents": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+    "an unknown dtype": {
+        "__metadata__": {"sha256": ""},
+        "latents": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]},
+    },
+    "no latents": {"__metadata__": {"sha256": ""}},
+    "a list": [],
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_an_entry_with_an_odd_header_is_removed(tmp_path: Path, header: object):
+    store = store_of(tmp_path)
+    store.folder.mkdir()
+    text = json.dumps(header).encode()
+    (store.folder / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    assert store.get("a") is None
+    assert store.put("a", LATENTS)
+    assert torch.equal(store.get("a"), LATENTS)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_an_entry_that_is_no_regular_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]):
+    store = store_of(tmp_path)
+    store.folder.mkdir()
+    make(store.folder / "a.safetensors")
+    assert store.get("a") is None  # and does not wait for a writer
+
+
+def test_a_put_looks_through_the_folder_once_in_a_tenth_of_the_limit(tmp_path: Path, monkeypatch):
+    store, looks = store_of(tmp_path, limit=50 * 37_000), []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: looks.append(folder) or scandir(folder))
+    for i in range(40):
+        store.put(str(i), LATENTS)
+    assert len(looks) <= 40 / 5 + 1
 
 
 def test_a_read_only_folder_is_read_and_said_once(tmp_path: Path, caplog):
@@ -168,7 +231,7 @@ def test_a_folder_that_goes_away_meanwhile_harms_nothing(tmp_path: Path, monkeyp
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, caplog):
     (tmp_path / "sections").write_text("a file where the folder should be")
     assert not store_of(tmp_path).put("a", LATENTS)
-    assert "finished sections are not kept" in caplog.text
+    assert "Finished sections are not stored" in caplog.text
     assert store_of(tmp_path).get("a") is None
 
 
@@ -180,7 +243,7 @@ def test_files_that_a_killed_process_left_are_removed(tmp_path: Path):
     new.write_bytes(b"half")
     past = time.time() - 2 * ABANDONED
     os.utime(old, (past, past))
-    store.put("b", LATENTS)
+    store_of(tmp_path).put("b", LATENTS)
     assert not old.exists()
     assert new.exists()  # another process may be writing it
 

@@ -24,7 +24,7 @@ from tests.mounts import mounted
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host, start
 
-TAKEN, BROKEN = "is taken from the store", "is broken"
+TAKEN, BROKEN = "is loaded from the section store", "is broken"
 NUM_SECTIONS = 8
 Starter = Callable[..., Host]
 
@@ -176,10 +176,10 @@ def test_a_disk_that_is_full_and_one_that_is_read_only_leave_the_run_alone(
     with mounted(tmp_path / "disk", "size=64k") as remount:
         own = hosts(FRAMEPACK_STORE=str(tmp_path / "disk" / "sections"))
         assert torch.equal(latents_of(own, graph_of(workflow)), latents_of(host, graph_of(workflow)))
-        assert counted(own, "finished sections are not kept: No space left on device") == 1
+        assert counted(own, "Finished sections are not stored: No space left on device") == 1
         remount("ro")
         assert torch.equal(latents_of(own, graph_of(other)), latents_of(host, graph_of(other)))
-        assert counted(own, "finished sections are not kept: Read-only file system") == 1
+        assert counted(own, "Finished sections are not stored: Read-only file system") == 1
         own.stop()
         again = hosts(own.base, FRAMEPACK_STORE=str(tmp_path / "disk" / "sections"))
         assert torch.equal(latents_of(again, graph_of(workflow)), latents_of(host, graph_of(workflow)))
@@ -219,8 +219,8 @@ def test_entries_cut_in_half_are_made_again(hosts: Starter, host: Host, short: W
 def test_a_store_that_cannot_be_written_is_said_and_the_run_goes_on(hosts: Starter, host: Host, short: Workflow):
     own = hosts(FRAMEPACK_STORE="/dev/null/sections")
     assert torch.equal(latents_of(own, graph_of(short)), latents_of(host, graph_of(short)))
-    assert counted(own, "finished sections are not kept: ") == 1
-    assert counted(own, "The run goes on") == 1
+    assert counted(own, "Finished sections are not stored: ") == 1
+    assert counted(own, "The run continues") == 1
 
 
 def test_two_hosts_share_a_store(hosts: Starter, host: Host, long: Workflow, tmp_path: Path):
@@ -307,7 +307,7 @@ def test_what_cannot_be_keyed_is_not_stored_and_said(keeping: Host, short: Workf
     before = len(entries(keeping))
     latents_of(keeping, patched(short, *kinds))
     assert len(entries(keeping)) == before
-    assert counted(keeping, f"finished sections are not kept on disk: {words}") == 1
+    assert counted(keeping, f"Finished sections are not stored: {words}") == 1
 
 
 def test_a_merge_is_not_stored_and_said(keeping: Host, short: Workflow):
