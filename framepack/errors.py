@@ -65,6 +65,10 @@ class CodebookError(FramePackError):
     """A codebook that is none, is damaged, or is of another latent format."""
 
 
+class SamplingError(FramePackError):
+    """A section whose latents are not finite."""
+
+
 class MissingPackageError(FramePackError):
     """A choice that needs an optional package that is not installed."""
 

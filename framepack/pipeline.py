@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .errors import SamplingError
 from .packing.history import ContextGroup, gather
 from .planning.plan import Plan, Section
 
@@ -28,6 +29,19 @@ def noise_in_turn(seed: int, drawn: Sequence[int], shape: tuple[int, ...]) -> Te
     for num_lat_frames in drawn:
         torch.randn((*shape[:2], num_lat_frames, *shape[3:]), generator=generator)
     return torch.randn(shape, generator=generator)
+
+
+def check_finite(latents: Tensor, index: int) -> None:
+    """Raises SamplingError where a section, number `index` of its plan, is not finite: no video comes of it."""
+    if torch.isfinite(latents).all():
+        return
+    share = 100 * (1 - float(torch.isfinite(latents).float().mean()))
+    raise SamplingError(
+        f"Section {index + 1} is not finite: {share:.3g} % of its values are NaN or infinite. Likely causes: a number "
+        "format that overflows (weight_dtype, attention), noise levels that the model does not know (sigmas), or a "
+        "LoRA that is too strong. Try weight_dtype bf16 or fp32, attention sdpa, no sigmas, and each LoRA at a lower "
+        "strength."
+    )
 
 
 def run_plan(plan: Plan, anchors: Mapping[int | str, Tensor], sample: Sample, like: Tensor) -> Tensor:

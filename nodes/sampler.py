@@ -22,7 +22,9 @@ from ..framepack.planning.video import END, START, VIDEO
 from . import host
 from .types import CATEGORY, AnchorsType, PlanType
 
-MAX_NODES = 128  # children of one SectionSampler; the host hashes each with all its ancestors, and cannot be interrupted then
+MAX_NODES = (
+    128  # children of one SectionSampler; the host hashes each with all its ancestors, and cannot be interrupted then
+)
 MAX_DECODING = 32  # beside them: nodes that decode, each what one child or several have sampled
 MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
@@ -152,7 +154,7 @@ class SectionSampler(io.ComfyNode):
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         told = _prompts(graph, parsed, links)
-        run = -(-len(parsed.sections) // (MAX_NODES - 1 - len(graph.nodes)))
+        run = -(-len(parsed.sections) // MAX_NODES)
         children: dict[int, Any] = {}  # by the number of the first section of their run
         for first in range(0, len(parsed.sections), run):
             own = parsed.sections[first : first + run]

@@ -12,12 +12,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..framepack.errors import FramePackError, LatentSizeError
+from ..framepack.errors import FramePackError, LatentSizeError, PlanError
 from ..framepack.packing.history import ContextGroup, gather
-from ..framepack.pipeline import noise_in_turn, section_noise
+from ..framepack.pipeline import check_finite, noise_in_turn, section_noise
+from ..framepack.planning.json_fields import list_of, load_json
 from ..framepack.planning.plan import Anchor, Section
 from ..framepack.sampling.guidance import Guidance, blank, sees
-from ..framepack.sampling.sigmas import flow_sigmas
+from ..framepack.sampling.sigmas import check_sigmas, flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
 from .sampler import SLOT_INPUTS, guidance_inputs, said_name, shared_inputs
@@ -66,12 +67,20 @@ class FramePackSections(io.ComfyNode):
         )
 
     @classmethod
+    def check(cls, sigmas: Tensor | None = None) -> None:
+        """Raises FramePackError for noise levels that take no step."""
+        if sigmas is not None:
+            check_sigmas(sigmas)
+
+    @classmethod
     def execute(
         cls, sections: str, first_index: int, size: str, places: str, drawn: str = "null", **values: Any
     ) -> io.NodeOutput:
         """Sample each of them in turn."""
         model = values["model"]
-        slices = [Section.from_dict(s) for s in json.loads(sections)]
+        slices = [Section.from_dict(s) for s in list_of(load_json(sections, "sections"), "sections")]
+        if not slices:
+            raise PlanError("sections is empty, so there is nothing to sample. SectionSampler places this node.")
         _warn_of_order(model, slices)
         grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
         known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
@@ -268,6 +277,7 @@ class _Job:
             log.info("section %d is loaded from the section store", self.index + 1)
             return found
         made = self.sampled(progress)
+        check_finite(made, self.index)
         if store and key:
             store.put(key, made)
         return made

@@ -19,10 +19,9 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..framepack.errors import FramePackError
+from ..framepack.errors import FramePackError, quoted
 from . import host
 
-MAX_SHOWN = 60  # characters of a value in a message
 MAX_OPTIONS = 12  # options that a message lists
 
 
@@ -126,7 +125,7 @@ def _given(inputs: Iterable[io.Input], values: Mapping[str, Any], takes: tuple[s
     """
     known = {given.id: given for given in inputs}
     if strange := [name for name in values if name not in known and not name.startswith(takes)]:
-        raise InputError(f"{strange[0]!r:.40} is not an input of this node. Remove it.")
+        raise InputError(f"{quoted(strange[0])} is not an input of this node. Remove it.")
     absent = {name for name, given in known.items() if given.optional and values.get(name) is None}
     return {name: value for name, value in values.items() if name not in absent}
 
@@ -148,18 +147,7 @@ def _check(given: io.Input, value: Any) -> None:
 
 
 def _error(given: io.Input, value: Any, words: str, remedy: str) -> InputError:
-    return InputError(f"{given.id} must be {words}; got {shown(value)}. {remedy}".rstrip())
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it, cut where it is long."""
-    if not isinstance(value, str | int | float | bool | None):
-        return f"a {type(value).__name__}"
-    try:
-        text = repr(value)
-    except ValueError:  # Python prints no integer of more than 4,300 digits
-        return "a number of more than 4,300 digits"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    return InputError(f"{given.id} must be {words}; got {quoted(value)}. {remedy}".rstrip())
 
 
 def _listed(options: Iterable[Any]) -> str:

@@ -7,9 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import FramePackError
+from ..errors import FramePackError, quoted
 
 MAX_STEPS = 1000
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Raises FramePackError for noise levels that take no step, or are not finite and 0 or more."""
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not torch.isfinite(sigmas).all() or sigmas.min() < 0:
+        raise FramePackError(
+            f"sigmas must be 2 noise levels or more, each 0 or more; got {quoted(sigmas.tolist())}. Connect "
+            "FramePackSigmas, or disconnect sigmas to use the model's own."
+        )
 
 
 def dynamic_shift(num_tokens: int) -> float:

@@ -24,6 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..errors import printable
+
 log = logging.getLogger(__name__)
 
 ENDING, UNFINISHED = ".safetensors", ".part"
@@ -180,7 +182,7 @@ class SectionStore:
     def _report(self, message: str) -> None:
         if message not in self._reported:
             self._reported.add(message)
-            log.warning("%s", message)
+            log.warning("%s", printable(message, 1000))
 
 
 def entry_of(data: bytes, key: str) -> Tensor:

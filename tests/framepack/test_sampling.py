@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from framepack.errors import FramePackError, PlanError
+from framepack.errors import FramePackError, PlanError, SamplingError
 from framepack.packing.history import gather
-from framepack.pipeline import run_plan, section_noise
+from framepack.pipeline import check_finite, run_plan, section_noise
 from framepack.planning.video import make_plan
-from framepack.sampling.sigmas import dynamic_shift, flow_sigmas
+from framepack.sampling.sigmas import check_sigmas, dynamic_shift, flow_sigmas
 from framepack.sampling.solvers import euler, unipc
 from framepack.schedule.grammar import parse
 
@@ -117,3 +117,19 @@ def test_a_slot_without_its_latent_is_named():
     blank = torch.zeros(1, 2, 1, 2, 2)
     with pytest.raises(PlanError, match="'end'"):
         gather(plan.sections[0], {0: blank}, blank)
+
+
+@pytest.mark.parametrize("levels", [[], [1.0], [1.0, math.nan], [math.inf, 0.0], [1.0, -0.1]])
+def test_sigmas_that_take_no_step_or_are_not_finite_are_rejected(levels: list[float]):
+    with pytest.raises(FramePackError, match="sigmas .*got") as caught:
+        check_sigmas(torch.tensor(levels))
+    assert all(f"{level:g}"[:4] in str(caught.value) for level in levels)
+    check_sigmas(torch.tensor([1.0, 0.0]))
+
+
+def test_a_section_with_one_value_that_is_not_finite_is_rejected_by_its_number():
+    latents = torch.zeros(1, 16, 9, 4, 4)
+    check_finite(latents, 2)
+    latents[0, 3, 1, 2, 0] = math.inf
+    with pytest.raises(SamplingError, match="Section 3 is not finite"):
+        check_finite(latents, 2)

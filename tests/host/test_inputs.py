@@ -143,6 +143,14 @@ def test_what_is_no_plan_or_has_no_sections_is_refused(alive: Host, every: Graph
     assert "plan" in refused(alive, every)
 
 
+@pytest.mark.parametrize(("step", "levels"), [(2, "[0.0]"), (9, "[]")])
+def test_sigmas_of_one_level_or_none_are_refused(alive: Host, every: Graph, step: int, levels: str):
+    sampler = every.workflow[node_of(every.workflow, "SectionSampler")]["inputs"]
+    split = every.add("SplitSigmas", sigmas=sampler["sigmas"], step=step)
+    sampler["sigmas"] = [split[0], 1]
+    assert f"sigmas must be 2 noise levels or more, each 0 or more; got {levels}" in refused(alive, every)
+
+
 def test_a_linked_name_of_a_key_frame_is_taken(alive: Host, every: Graph):
     every.workflow[node_of(every.workflow, "FramePackKeyframe")]["inputs"]["name"] = primitive(every, "key")
     every.queue(alive)

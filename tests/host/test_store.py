@@ -326,3 +326,13 @@ def test_without_keep_nothing_is_stored(keeping: Host, short: Workflow):
     values = {("SectionSampler", "keep"): False, ("SectionSampler", "seed"): 4321}
     latents_of(keeping, graph_of(edited(short, values)))
     assert len(entries(keeping)) == before
+
+
+def test_a_section_that_is_not_finite_is_an_error_and_is_not_stored(keeping: Host, short: Workflow):
+    graph = graph_of(short)
+    sampler = graph.workflow[node_of(short, "SectionSampler")]["inputs"]
+    sampler["sampler"] = graph.add("StandInSampler", to_nan=True)
+    before = len(entries(keeping))
+    with pytest.raises(QueueError, match=r"Section 1 is not finite.*weight_dtype.*sigmas.*LoRA.*Try"):
+        graph.queue(keeping)
+    assert len(entries(keeping)) == before

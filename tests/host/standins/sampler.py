@@ -1,4 +1,4 @@
-"""A sampler that runs out of memory."""
+"""Samplers that fail."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ def euler_until_memory_ends(model, x, sigmas, extra_args=None, callback=None, di
     return sample_euler(model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable)
 
 
+def euler_to_nan(model, x, sigmas, **options):
+    """Euler; one value of the result is not a number."""
+    made = sample_euler(model, x, sigmas, **options)
+    made[..., 0, 0] = torch.nan
+    return made
+
+
 class StandInSampler:
-    """A SAMPLER of that function."""
+    """A SAMPLER of either function."""
 
     RETURN_TYPES = ("SAMPLER",)
     FUNCTION = "get"
@@ -29,7 +36,7 @@ class StandInSampler:
 
     @classmethod
     def INPUT_TYPES(cls):  # noqa: N802 - the host's name
-        return {"required": {}}
+        return {"required": {}, "optional": {"to_nan": ("BOOLEAN", {"default": False})}}
 
-    def get(self):
-        return (comfy.samplers.KSAMPLER(euler_until_memory_ends),)
+    def get(self, to_nan=False):
+        return (comfy.samplers.KSAMPLER(euler_to_nan if to_nan else euler_until_memory_ends),)
