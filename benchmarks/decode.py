@@ -1,13 +1,17 @@
-"""Decoding a video: HunyuanVideo's VAE against the reference's windows, Wan's against the host's own node.
+"""Decoding a video: HunyuanVideo's VAE against the reference's windows, both VAEs against the host's own node.
 
 python -m benchmarks.decode [--rounds N]
 
-Three sections by HunyuanVideo's VAE, every latent once, against windows: as each section of the inverted order is
+Three sections by HunyuanVideo's VAE in the released grid, against windows: as each section of the inverted order is
 finished, its latents and as many after them, 18 (19 in the last, which has the start latent), are decoded and blended
-over 33 frames into what there was. A decode of either kind goes through diffusers' HunyuanVideo VAE, narrow and with
-random weights, whose own tiles in time are 5 latents every 3.
+over 33 frames into the video. Both go through diffusers' HunyuanVideo VAE, narrow and with random weights, whose own
+tiles in time are 5 latents every 3.
 
-The built-in VAE, which is Wan's, decodes in a real ComfyUI: FramePackVAEDecode against VAEDecode, in turn.
+The built-in VAE, which is Wan's, and a narrow HunyuanVideo VAE decode in a real ComfyUI: FramePackVAEDecode, by each
+grid, against VAEDecode, in turn.
+
+Frames by each grid differ from one decode of the whole video. The difference is measured on clips of the built-in
+world through the built-in VAE. It is trained, but a tile loses only its causal past: its norms do not span time.
 """
 
 from __future__ import annotations
@@ -24,10 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framepack.shapes.builtin import VAE
+from framepack.shapes.encode import encode_scene, load_vae, scene_of
 from framepack.units import pixel_frames
-from framepack.vae.tiles import TileStream, decode_tiled
+from framepack.vae.tiles import RELEASED, STREAMED, TileGrid, TileStream, decode_tiled
 from tools.client import run
-from tools.host import running
+from tools.host import REPO, running
 from tools.shim.sitecustomize import mend_torchvision
 from tools.workflows import Graph
 
@@ -37,7 +43,12 @@ SECTION, SECTIONS = 9, 3
 NUM_LAT_FRAMES = SECTION * SECTIONS + 1
 BLENDED = pixel_frames(SECTION)
 GRID = (8, 8)  # latent height and width
-SIZES = {"width": 192, "height": 128, "length": 9, "batch_size": 1}  # pixels and frames of the host's
+SIZES = {  # pixels and frames of the host's, by the name of a VAE
+    "built-in VAE": {"width": 192, "height": 128, "length": 9, "batch_size": 1},
+    "HunyuanVideo VAE": {"width": 64, "height": 64, "length": 109, "batch_size": 1},
+}
+STANDINS = REPO / "tests" / "host" / "standins"
+CLIPS = 4
 
 
 def hunyuan_vae() -> torch.nn.Module:
@@ -94,26 +105,56 @@ def hunyuan(num: int) -> list[str]:
     ]
 
 
-def graph(node: str, factor: float) -> dict[str, Any]:
-    """A workflow that decodes by a node; latents times another factor are none that the host has kept."""
+def graph(node: str, name: str, factor: float, **options: Any) -> dict[str, Any]:
+    """A workflow that decodes by a node and a VAE; latents times another factor are not in the host's cache."""
     g = Graph("decode", "")
-    latents = g.add("LatentMultiply", samples=g.add("EmptyHunyuanLatentVideo", **SIZES), multiplier=factor)
-    images = g.add(node, samples=latents, vae=g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors"))
+    latents = g.add("LatentMultiply", samples=g.add("EmptyHunyuanLatentVideo", **SIZES[name]), multiplier=factor)
+    builtin = name == "built-in VAE"
+    vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors") if builtin else g.add("StandInVAE")
+    images = g.add(node, samples=latents, vae=vae, **options)
     g.add("PreviewAny", source=g.add("GetImageSize", image=images))
     return g.api()
 
 
-def wan(num: int) -> str:
-    """A row: seconds of one node's decode over the other's, in one host."""
+def hosted(num: int) -> list[str]:
+    """Rows: seconds of FramePackVAEDecode over VAEDecode's in one host."""
     factors = count()
 
-    def decode(node: str) -> Callable[[], object]:
-        return lambda: run(host.url, graph(node, 1 + next(factors) / 8))
+    def decode(node: str, name: str, **options: Any) -> Callable[[], object]:
+        return lambda: run(host.url, graph(node, name, 1 + next(factors) / 8, **options))
 
-    with tempfile.TemporaryDirectory() as name, running(Path(name) / "host") as host:
-        times = rounds({"ours": decode("FramePackVAEDecode"), "host": decode("VAEDecode")}, num)
-    what = f"built-in VAE, {SIZES['width']}x{SIZES['height']}, {SIZES['length']} frames"
-    return f"| {what}: FramePackVAEDecode / VAEDecode | - | {shown(ratio(times, 'ours', 'host'), 3)} |"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "host"
+        (base / "custom_nodes").mkdir(parents=True)
+        (base / "custom_nodes" / "standins").symlink_to(STANDINS, target_is_directory=True)
+        with running(base) as host:
+            for name, sizes in SIZES.items():
+                grids = ["auto"] if name == "built-in VAE" else ["auto", str(STREAMED), str(RELEASED)]
+                ways = {grid: decode("FramePackVAEDecode", name, grid=grid) for grid in grids}
+                times = rounds({"VAEDecode": decode("VAEDecode", name)} | ways, num)
+                what = f"{name}, {sizes['width']}x{sizes['height']}, {pixel_frames(1 + sizes['length'] // 4)} frames"
+                rows += [
+                    f"| {what}: FramePackVAEDecode, grid {grid} / VAEDecode | {'1.0' if grid == 'auto' else '-'} | "
+                    f"{shown(ratio(times, grid, 'VAEDecode'), 3)} |"
+                    for grid in grids
+                ]
+    return rows
+
+
+@torch.no_grad()
+def grids() -> list[str]:
+    """Rows: how far frames by each grid are from one decode of the whole video, with the built-in, trained VAE."""
+    vae, rows = load_vae(VAE), []
+    clips = [encode_scene(vae, scene_of(seed), NUM_LAT_FRAMES)[None] for seed in range(CLIPS)]
+    wholes = [vae.decode(clip) for clip in clips]
+    for grid in (RELEASED, STREAMED, TileGrid(tile=17, stride=15)):
+        found = [decode_tiled(vae.decode, clip, grid) for clip in clips]
+        errors = [((a - b) / 2).square().mean() for a, b in zip(found, wholes, strict=True)]  # of pixels in [0, 1]
+        most = max(float((a - b).abs().max()) / 2 for a, b in zip(found, wholes, strict=True))
+        psnr = -10 * float(torch.stack(errors).mean().log10())
+        rows.append(f"| built-in VAE in tiles of {grid}, from one decode: PSNR, most | - | {psnr:.1f} dB, {most:.3f} |")
+    return rows
 
 
 def main() -> None:
@@ -121,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    rows = [*hunyuan(args.rounds), wan(args.rounds)]
+    rows = [*hunyuan(args.rounds), *hosted(args.rounds), *grids()]
     head = f"# Decoding\n\n{circumstances()}. Medians of paired ratios, with quartiles.\n\n"
     text = head + "| what | target | measured |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     RESULTS.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from .cache import FramePackStepCache
 from .decode import FramePackVAEDecode, FramePackVideo
 from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
-from .frames import FramePackFrames
+from .frames import FramePackFrames, FramePackVAECheck
 from .images import FramePackResolution, FramePackVideoEncode
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
@@ -30,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSections,
     FramePackGather,
     FramePackFrames,
+    FramePackVAECheck,
     FramePackVAEDecode,
     FramePackVideo,
     FramePackSigmas,

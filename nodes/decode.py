@@ -10,6 +10,18 @@ from . import host
 from .types import CATEGORY
 
 
+def _grid_input(auto: str) -> io.Combo.Input:
+    """How a VAE whose norms span time, such as HunyuanVideo's, cuts the video into tiles of latent frames."""
+    return io.Combo.Input(
+        "grid",
+        options=[host.AUTO, *host.GRIDS],
+        default=host.AUTO,
+        optional=True,
+        tooltip=f"Length of the VAE's tiles in time, in latent frames. auto: {auto}, as free memory allows. 9 every 7 "
+        "or 5 every 3: the same frames on every machine; 5 every 3 is HunyuanVideo's own. Wan's VAE ignores this.",
+    )
+
+
 class FramePackVAEDecode(io.ComfyNode):
     """Decodes a whole video, every latent once."""
 
@@ -24,14 +36,15 @@ class FramePackVAEDecode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="The video's latents, from SectionSampler."),
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
+                _grid_input("the whole video or long tiles"),
             ],
             outputs=[io.Image.Output(tooltip="4n - 3 frames for n latent frames.")],
         )
 
     @classmethod
-    def execute(cls, samples: dict[str, Any], vae: Any) -> io.NodeOutput:
+    def execute(cls, samples: dict[str, Any], vae: Any, grid: str = host.AUTO) -> io.NodeOutput:
         """Decode."""
-        return io.NodeOutput(host.decoded(vae, samples["samples"]).flatten(0, 1))  # b n h w c -> n h w c
+        return io.NodeOutput(host.decoded(vae, samples["samples"], grid).flatten(0, 1))  # b n h w c -> n h w c
 
 
 class FramePackVideo(io.ComfyNode):
@@ -50,11 +63,12 @@ class FramePackVideo(io.ComfyNode):
                 io.Latent.Input("samples", tooltip="The video's latents, from SectionSampler."),
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
+                _grid_input("9 every 7 or 5 every 3"),
             ],
             outputs=[io.Video.Output(tooltip="For SaveVideo.")],
         )
 
     @classmethod
-    def execute(cls, samples: dict[str, Any], vae: Any, fps: float) -> io.NodeOutput:
+    def execute(cls, samples: dict[str, Any], vae: Any, fps: float, grid: str = host.AUTO) -> io.NodeOutput:
         """Nothing is decoded yet."""
-        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps))
+        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps, grid))

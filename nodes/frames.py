@@ -1,4 +1,4 @@
-"""The node that decodes what is finished while other sections are still to come. Users do not place it."""
+"""Nodes that check the VAE before sampling and decode finished sections during it. Users do not place them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,37 @@ from .sections import made_and_placed, placed_inputs
 from .types import CATEGORY, FramesType
 
 
-class FramePackFrames(io.ComfyNode):
-    """Decodes the next latent frames from the video's beginning on. SectionSampler places it where a VAE is connected.
+class FramePackVAECheck(io.ComfyNode):
+    """Compares a VAE with the model before the first section is sampled.
 
-    It is an output node, and the host runs those before others: so as soon as its latents are there.
+    SectionSampler places it first. It is an output node, which the host runs as soon as its inputs are loaded.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs."""
+        return io.Schema(
+            node_id="FramePackVAECheck",
+            display_name="FramePack VAE Check",
+            category=f"{CATEGORY}/internal",
+            description="Placed by SectionSampler.",
+            is_experimental=True,
+            is_output_node=True,
+            inputs=[io.Model.Input("model"), io.Vae.Input("vae")],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, vae: Any) -> io.NodeOutput:
+        """Compare channels. Raises LatentSizeError."""
+        host.check_channels(vae, host.latent_format(model).latent_channels)
+        return io.NodeOutput()
+
+
+class FramePackFrames(io.ComfyNode):
+    """Decodes the next latent frames from the video's beginning on. SectionSampler places it if a VAE is connected.
+
+    It is an output node, which the host runs as soon as its latents are there.
     """
 
     TAKES = ("made_",)
@@ -35,7 +62,7 @@ class FramePackFrames(io.ComfyNode):
                 io.Int.Input("start", min=0, max=100_000, tooltip="The first latent frame."),
                 io.Int.Input("stop", min=1, max=100_000, tooltip="The one after the last."),
                 io.Boolean.Input("last", tooltip="The video ends here."),
-                FramesType.Input("before", optional=True, tooltip="What was decoded before."),
+                FramesType.Input("before", optional=True, tooltip="The frames before them."),
                 *placed_inputs(),
             ],
             outputs=[FramesType.Output(), io.Image.Output(tooltip="All frames, of the last of these nodes.")],

@@ -151,6 +151,8 @@ class SectionSampler(io.ComfyNode):
         host.begin_plan(parsed, images=links.get("vae") is not None)
         host.remember_sections()
         graph = GraphBuilder()
+        if values.get("vae") is not None:  # first, so that a wrong VAE stops the run before sampling
+            graph.node("FramePackVAECheck", "vae_check", model=values["model"], vae=values["vae"])
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         told = _prompts(graph, parsed, links)

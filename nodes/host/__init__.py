@@ -3,9 +3,10 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
-from .decoding import Decoding, decoded
+from .decoding import Decoding, check_channels, decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .finished import remember_sections
+from .frame_streams import AUTO, GRIDS
 from .images import resize
 from .interrupt import poll
 from .keeping import section_key, section_store
@@ -29,11 +30,14 @@ from .versions import hidden, node_ids
 from .video import StreamedVideo
 
 __all__ = [
+    "AUTO",
     "DTYPES",
+    "GRIDS",
     "Decoding",
     "SectionProgress",
     "StreamedVideo",
     "begin_plan",
+    "check_channels",
     "check_memory",
     "section_key",
     "section_store",

@@ -24,6 +24,7 @@ from torch import Tensor
 from ...framepack.errors import LatentSizeError
 from ...framepack.units import pixel_frames
 from .decoding import check_latents, decode_stream
+from .frame_streams import AUTO
 
 
 class StreamedFrames:
@@ -45,20 +46,29 @@ class StreamedFrames:
 class StreamedVideo(Input.Video):
     """A VIDEO from latents and a VAE: the frames from `first` up to `stop`; stock SaveVideo takes it."""
 
-    def __init__(self, vae: Any, latents: Tensor, fps: float | Fraction, first: int = 0, stop: int | None = None):
+    def __init__(
+        self,
+        vae: Any,
+        latents: Tensor,
+        fps: float | Fraction,
+        grid: str = AUTO,
+        *,
+        first: int = 0,
+        stop: int | None = None,
+    ):
         check_latents(vae, latents)
         if len(latents) != 1:
             raise LatentSizeError(
                 f"FramePack Video takes the latents of one video; got {len(latents)}. Take one with LatentFromBatch."
             )
         self.vae, self.latents, self.rate = vae, latents, Fraction(round(fps * 1000), 1000)
-        self.first, self.stop = first, pixel_frames(latents.shape[2]) if stop is None else stop
+        self.grid, self.first, self.stop = grid, first, pixel_frames(latents.shape[2]) if stop is None else stop
         self.source: str | None = None  # a file of it, once one has been asked for
 
     def frames(self) -> Iterator[Tensor]:
         """Frames ``n h w c``, some at a time; what lies before the first is decoded and left out."""
         at = 0
-        for frames in decode_stream(self.vae, self.latents):
+        for frames in decode_stream(self.vae, self.latents, self.grid):
             wanted = frames[max(self.first - at, 0) : max(self.stop - at, 0)]
             if len(wanted):
                 yield wanted
@@ -118,7 +128,7 @@ class StreamedVideo(Input.Video):
         stop = min(first + wanted, self.stop) if wanted else self.stop
         if first == stop or (strict_duration and stop - first < wanted):
             return None
-        return StreamedVideo(self.vae, self.latents, self.rate, first, stop)
+        return StreamedVideo(self.vae, self.latents, self.rate, self.grid, first=first, stop=stop)
 
     def save_to(
         self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None, **options: Any

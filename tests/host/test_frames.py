@@ -83,8 +83,9 @@ def test_a_stream_that_holds_latents_back_goes_on_over_the_border_of_sections(
     alive: Host, shipped: Workflow, kind: str
 ):
     """Newer hosts decode Wan's latents in pairs, HunyuanVideo's go in tiles."""
-    seed = 75 + len(kind)
-    with_vae(shipped, FORWARD, 3.6, seed, kind).queue(alive)
+    seed, grid = 75 + len(kind), ("FramePackVAEDecode", "grid")
+    graph = with_vae(shipped, FORWARD, 3.6, seed, kind)
+    Graph(edited(graph.workflow, {grid: "9 every 7"})).queue(alive)  # the grid of a stream that has memory enough
     compare(alive, seed, 3.6, 109)
 
 
@@ -99,16 +100,18 @@ def test_in_a_long_plan_a_node_decodes_what_several_sections_made(alive: Host, s
     compare(alive, 77, 9.3, 281)
 
 
-def test_a_wrong_vae_is_refused_and_the_sections_are_kept(alive: Host, shipped: Workflow):
-    graph = with_vae(shipped, FORWARD, 2.4, 76)
-    sampler = node_of(graph.workflow, "SectionSampler")
-    right = graph.workflow[sampler]["inputs"]["vae"]
-    graph.workflow[sampler]["inputs"]["vae"] = graph.add("StandInVAE", channels=4)
-    with pytest.raises(QueueError, match="load the VAE that the model was trained with"):
+@pytest.mark.parametrize("sampled", [False, True], ids=["first run", "only the VAE changed"])
+def test_a_wrong_vae_is_named_before_a_section_is_sampled(alive: Host, shipped: Workflow, sampled: bool):
+    graph = with_vae(shipped, FORWARD, 2.4, 76 + sampled)
+    if sampled:
         graph.queue(alive)
-    graph.workflow[sampler]["inputs"]["vae"] = right
+    inputs = graph.workflow[node_of(graph.workflow, "SectionSampler")]["inputs"]
+    inputs["vae"], inputs["seed"] = graph.add("StandInVAE", channels=4), 176 + sampled
     events, _ = asyncio.run(watched(alive.url, graph.workflow))
-    assert sections_and_frames(events) == ["frames_0", "section_1", "frames_1"]
+    fault = events[-1]["data"]
+    assert fault["exception_type"].endswith("LatentSizeError")
+    assert "got 4" in fault["exception_message"]
+    assert sections_and_frames(events) == []
 
 
 def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):
