@@ -3,7 +3,8 @@
     python -m tools.hosts DIR [DIR ...] [--tests PATH ...] [--write docs/hosts.md]
 
 Each checkout gets its own virtual environment, `.venv` inside it, from its own requirements.txt: torch, torchvision and
-torchaudio in the versions chosen here, all else as stated there. It is made once, and again when these change.
+torchaudio in the versions chosen here, all else as stated there, and what this pack's measures need. It is made once,
+and again when these change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ def version_of(checkout: Path) -> str:
 
 def make_environment(checkout: Path) -> None:
     """Make a checkout's virtual environment, unless it is there and up to date. Raises CalledProcessError."""
-    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text("utf-8"))]
+    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text("utf-8")), *_measures()]
     mark, python = checkout / ".venv" / "framepack-requirements.txt", python_of(checkout / ".venv")
     if mark.is_file() and mark.read_text("utf-8").splitlines() == wanted:
         return
@@ -74,6 +76,12 @@ def make_environment(checkout: Path) -> None:
     subprocess.run([*pip, TORCH, *wanted[1 + len(BESIDE) :]], check=True)
     _drop_cuda_libraries(python)
     mark.write_text("\n".join(wanted), "utf-8")
+
+
+def _measures() -> list[str]:
+    """What FramePack Drift needs beside a host's packages."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]
+    return project["optional-dependencies"]["metrics"]
 
 
 def _drop_cuda_libraries(python: Path) -> None:

@@ -112,9 +112,7 @@ def load(host: Host, name: str) -> None:
 def test_files_that_are_none_of_ours_are_refused(alive: Host, placed):
     dit = REPO / "framepack" / "shapes" / "assets" / "diffusion_models" / "framepack_shapes_dit.safetensors"
     save_file({"blocks.0.weight": torch.zeros(3)}, placed("diffusion_models", "other.safetensors"))
-    with pytest.raises(
-        QueueError, match=r"other\.safetensors: its first tensor is blocks.0.weight.*no FramePack model; expected"
-    ):
+    with pytest.raises(QueueError, match=r"other\.safetensors.*blocks\.0\.weight"):
         load(alive, "other.safetensors")
     cut = placed("diffusion_models", "cut.safetensors")
     cut.write_bytes(dit.read_bytes()[:-1000])
