@@ -149,7 +149,6 @@ class SectionSampler(io.ComfyNode):
         parsed, links = Plan.from_json(plan), values
         _check(parsed, links)
         host.begin_plan(parsed, images=links.get("vae") is not None)
-        host.remember_sections()
         graph = GraphBuilder()
         if values.get("vae") is not None:  # first, so that a wrong VAE stops the run before sampling
             graph.node("FramePackVAECheck", "vae_check", model=values["model"], vae=values["vae"])
@@ -170,6 +169,7 @@ class SectionSampler(io.ComfyNode):
                 drawn=json.dumps([s.num_lat_frames for s in parsed.sections[:first]] if noise == IN_TURN else None),
                 **(shared | _images(_seen(parsed, own), own, links) | {n: told[n] for n in map(said_name, own)} | made),
             )
+        host.remember_sections(len(graph.nodes))
         whole = graph.node(
             "FramePackGather",
             "gather",

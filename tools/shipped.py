@@ -226,7 +226,7 @@ def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Gr
         g.add("SaveImage", images=last, filename_prefix=f"FramePack/{g.name}")
         return g
     video = g.add("CreateVideo", images=images, fps=30.0)
-    g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="h264")
+    g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="auto")
     return g
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import LatentSizeError
 from ..nn.attention import Attention
+from ..nn.layers import Modulation
 from ..nn.rope import Phases, Rope
 from ..nn.rows import takes_runs
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of
@@ -55,6 +56,11 @@ class PackedDiT(nn.Module):
     def patchify(self) -> nn.Module:
         """The base patchify projection, a convolution through k1."""
         raise NotImplementedError
+
+    @property
+    def modulations(self) -> Sequence[Modulation]:
+        """The layers whose outputs are computed once for a prompt; none, unless a backbone has such."""
+        return ()
 
     def takes_runs(self, block: nn.Module) -> bool:
         """May a block's layers be called on runs of rows? A host whose layers move weights in each call says no."""

@@ -13,7 +13,7 @@ import comfy.model_patcher
 from torch import Tensor, nn
 
 from ...framepack.models.memo import Store
-from ...framepack.nn.layers import Modulation
+from ...framepack.models.packed import PackedDiT
 
 KEY = "framepack_constants"  # of the patcher's attachment and callbacks
 PREFIX = "diffusion_model."
@@ -53,9 +53,9 @@ class Aside(nn.Module):
         self.layer.requires_grad_(False)
 
 
-def set_aside(dit: nn.Module) -> None:
+def set_aside(dit: PackedDiT) -> None:
     """Put the tabulated layers of a DiT aside, before it gets its weights."""
-    for layer in [part for part in dit.modules() if isinstance(part, Modulation)]:
+    for layer in dit.modulations:
         layer.linear = Aside(layer.linear)
 
 

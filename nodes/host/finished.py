@@ -19,6 +19,7 @@ from .versions import offer_results
 
 CHILDREN = ("section_", "prompt_", "blend_")  # how the names of those nodes begin in the expansion
 MAX_BYTES = 512 * 2**20
+MAX_NODES = 64
 
 
 class FinishedSections:
@@ -61,9 +62,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 _SECTIONS = FinishedSections()
 
 
-def remember_sections() -> None:
-    """From now on, keep the results of this process's sections, where the host offers that and its cache drops them."""
-    offer_results(is_kept, _SECTIONS)
+def remember_sections(num_nodes: int) -> None:
+    """From now on, keep the results of a plan of so many nodes, where the host offers that and its cache drops them.
+
+    Not of a long plan: the host's key of a node holds every node that it depends on, and takes the square of their
+    number to compute.
+    """
+    offer_results(is_kept, _SECTIONS if num_nodes <= MAX_NODES else None)
 
 
 def is_kept(node_id: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -21,6 +20,8 @@ from comfy_api.latest import io
 from torch import nn
 
 import nodes as stock
+
+_offered: list[Any] = []  # what is registered with the host: one provider at most
 
 
 class Results(Protocol):
@@ -67,17 +68,20 @@ def latents_at_once(decoder: nn.Module) -> int:
     return 2 if hasattr(decoder, "run_up") else 1
 
 
-@cache
-def offer_results(wanted: Callable[[str], bool], results: Results) -> None:
-    """Have the host look up results of nodes in `results`, and put them there, where it can; once.
+def offer_results(wanted: Callable[[str], bool], results: Results | None) -> None:
+    """Have the host look up results of nodes in `results`, and put them there, where it can; with None, no longer.
 
-    `wanted` tells by a node's id. The host asks for every node, so this begins when there is one that is wanted.
+    `wanted` tells by a node's id. The host computes the key of every node for this, so it begins when one is wanted.
     """
     if find_spec("comfy_execution.cache_provider") is None:
         return
-    provider = import_module("comfy_execution.cache_provider")
+    host = import_module("comfy_execution.cache_provider")
+    while _offered:
+        host.unregister_cache_provider(_offered.pop())
+    if results is None:
+        return
 
-    class Provider(provider.CacheProvider):
+    class Provider(host.CacheProvider):
         def should_cache(self, context: Any, value: Any = None) -> bool:
             return wanted(context.node_id)
 
@@ -87,7 +91,8 @@ def offer_results(wanted: Callable[[str], bool], results: Results) -> None:
         async def on_store(self, context: Any, value: Any) -> None:
             results.put(context.cache_key_hash, value)
 
-    provider.register_cache_provider(Provider())
+    _offered.append(Provider())
+    host.register_cache_provider(_offered[0])
 
 
 def changes_weights(layer: nn.Module) -> bool:

@@ -107,16 +107,19 @@ def module_of_caches() -> tuple[ModuleType, list]:
     module.__spec__ = ModuleSpec("comfy_execution.cache_provider", None)
     module.CacheProvider = object
     module.register_cache_provider = registered.append
+    module.unregister_cache_provider = registered.remove
     return module, registered
 
 
-def check_results_of_sections_are_offered_to_the_host_once():
+def check_results_of_sections_are_offered_to_the_host_once_and_taken_back():
     module, registered = module_of_caches()
     held, value = finished.FinishedSections(max_bytes=100), SimpleNamespace(outputs=[[{"samples": torch.zeros(10)}]])
     with patch.dict(sys.modules, {"comfy_execution.cache_provider": module}):
         for _ in range(2):
             versions.offer_results(finished.is_kept, held)
-    (provider,) = registered
+        (provider,) = registered
+        versions.offer_results(finished.is_kept, None)
+        assert registered == []
     section, other = (SimpleNamespace(node_id=name, cache_key_hash="a") for name in ("7.0.0.section_3", "section_3"))
     assert provider.should_cache(section)
     assert not provider.should_cache(other, value)
