@@ -30,6 +30,9 @@ CIRCUMRADIUS = {
     "triangle": math.sqrt(math.pi / (0.75 * math.sqrt(3))),
     "star": math.sqrt(math.pi / (2.5 * math.sin(math.pi / 5))),
 }
+# What the built-in model has not learned: the example of a finetune teaches it (lesson.py).
+NEW_COLOURS = {"orange": (0.95, 0.50, 0.08)}
+NEW_SHAPES = {"ring": 1.15}  # and its circumradius
 UPRIGHT = {"circle": 0.0, "square": 0.0, "triangle": math.pi / 2, "star": -math.pi / 2}  # a tip up, or a side level
 DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 SPEEDS = {"slowly": 0.08, "": 0.15, "quickly": 0.25}
@@ -57,7 +60,7 @@ class Scene:
     @property
     def margin(self) -> float:
         """Distance from the border at which the shape's centre bounces."""
-        return self.radius * CIRCUMRADIUS[self.shape] + 1
+        return self.radius * (CIRCUMRADIUS | NEW_SHAPES)[self.shape] + 1
 
     @property
     def first_bounce(self) -> float:
@@ -120,6 +123,9 @@ def distance(shape: str, radius: float, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance to the outline (a lower bound near corners), negative inside."""
     if shape == "circle":
         return torch.hypot(x, y) - radius
+    if shape == "ring":
+        outer, half = radius * NEW_SHAPES["ring"], 0.32 * radius
+        return (torch.hypot(x, y) - outer + half).abs() - half
     corner = radius * CIRCUMRADIUS[shape]
     if shape == "star":  # one edge, from a tip to the next notch, repeated by symmetry
         angle = torch.remainder(torch.atan2(y, x), 2 * math.pi / 5)
@@ -141,10 +147,10 @@ def render(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     grid = torch.arange(SIZE) + 0.5
     dx = grid[None, None, :] - centre[:, 0, None, None]
     dy = grid[None, :, None] - centre[:, 1, None, None]
-    angle = (UPRIGHT[scene.shape] + scene.spin * times)[:, None, None]
+    angle = (UPRIGHT.get(scene.shape, 0.0) + scene.spin * times)[:, None, None]
     x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
     cover = (0.5 - distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
     top, bottom = scene.greys
     back = (top + (bottom - top) * grid / SIZE)[None, None, :, None]
-    colour = torch.tensor(COLOURS[scene.colour])[:, None, None, None]
+    colour = torch.tensor((COLOURS | NEW_COLOURS)[scene.colour])[:, None, None, None]
     return back + (colour - back) * cover

@@ -1,6 +1,6 @@
 """LoRA: low-rank adapters beside frozen linear layers (Hu et al. 2021), and their files.
 
-A file's names are those of peft and diffusers (``transformer.NAME.lora_A.weight``). Each adapter's scale, alpha over
+A file's names are peft's, after a prefix (``transformer.NAME.lora_A.weight``). Each adapter's scale, alpha over
 rank, is written into its B, so that every loader gives the same result whatever it assumes of alpha.
 
 Dims: o outer, i inner channels, r rank.
@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.files import Checkpoint
 from ..checkpoints.fp8 import from_rows, to_rows
+from ..checkpoints.lora_check import check_lora
 from ..checkpoints.writing import write
 from .config import Lora
 from .settings import ConfigError
-
-PREFIX = "transformer."
 
 
 class _Float8Product(torch.autograd.Function):
@@ -96,21 +96,39 @@ def _for(name: str, patterns: Mapping[str, float], otherwise: float) -> float:
     return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", name)), otherwise)
 
 
-def write_lora(path: Path, adapters: Mapping[str, Adapted], weights: Mapping[str, Tensor], about: str = "") -> int:
+def write_lora(
+    path: Path, adapters: Mapping[str, Adapted], weights: Mapping[str, Tensor], prefix: str, about: str = ""
+) -> int:
     """Write adapters to a new file; `weights` are theirs by ``NAME.lora_A.weight``. Returns how many tensors.
 
-    Raises CheckpointError where the file is there already.
+    Raises CheckpointError where the file exists already.
     """
     tensors = {}
     for name, adapter in adapters.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = weights[f"{name}.lora_A.weight"].float()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = weights[f"{name}.lora_B.weight"].float() * adapter.scale
+        tensors[f"{prefix}{name}.lora_A.weight"] = weights[f"{name}.lora_A.weight"].float()
+        tensors[f"{prefix}{name}.lora_B.weight"] = weights[f"{name}.lora_B.weight"].float() * adapter.scale
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     ranks = {name: adapter.rank for name, adapter in adapters.items()}
     most = max(ranks.values(), key=list(ranks.values()).count)
     other = {name: rank for name, rank in ranks.items() if rank != most}
     config = {"r": most, "lora_alpha": most, "rank_pattern": other, "alpha_pattern": other}
-    stated = {f"{PREFIX}{key}": value for key, value in config.items()}
+    config |= {"target_modules": sorted(ranks)}
+    stated = {f"{prefix}{key}": value for key, value in config.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(stated), "framepack.training": about}
     write(path, layout, tensors.items(), metadata)
     return len(tensors)
+
+
+@torch.no_grad()
+def merge(dit: nn.Module, path: Path) -> int:
+    """Add the LoRA of a file to a model's own weights; returns how many layers changed. Raises CheckpointError."""
+    file = Checkpoint.open(path)
+    shapes = {key: tuple(value.shape) for key, value in dit.state_dict().items()}
+    lora = check_lora(file.name, file.tensors(), file.metadata, shapes)
+    for name in sorted(lora.changed):
+        up, down = lora.tensors[f"{name}.lora_up.weight"], lora.tensors[f"{name}.lora_down.weight"]
+        alpha = lora.tensors.get(f"{name}.alpha")
+        scale = 1.0 if alpha is None else float(alpha) / len(down)
+        weight = dit.get_submodule(name).weight
+        weight += scale * (up.float() @ down.float()).to(weight)
+    return len(lora.changed)

@@ -46,8 +46,8 @@ class Prepared:
         """Write what was trained into a new file, or over one that an earlier export of this run wrote."""
         part = target.with_name(target.name + ".new")
         part.unlink(missing_ok=True)
-        if self.adapters:
-            export_lora(self.config.run.out, self.adapters, part)
+        if self.config.lora:
+            export_lora(self.config.run.out, self.adapters, part, self.config.lora.prefix)
         else:
             export_model(self.config.run.out, self.config.model.path, part)
         part.replace(target)

@@ -192,6 +192,8 @@ class Lora:
 
     `targets` matches names of linear layers; without it, those of attention and feed-forward. `rank_pattern` and
     `alpha_pattern` are regular expressions to values of their own. `base` "fp8" freezes the model's matrices in float8.
+    `prefix` stands before the names in the file: diffusers wants "transformer.", and so does ComfyUI's own loader for
+    HunyuanVideo; for Wan that one wants "diffusion_model.". The FramePack LoRA node takes both.
     """
 
     rank: int = 16
@@ -200,6 +202,7 @@ class Lora:
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     base: Literal["", "fp8"] = ""
+    prefix: Literal["transformer.", "diffusion_model."] = "transformer."
 
     def __post_init__(self) -> None:
         for name, rank in {"rank": self.rank, **self.rank_pattern}.items():

@@ -48,7 +48,7 @@ def export_model(run: Path, base: Path, target: Path, dtype: torch.dtype = torch
     return len(layout)
 
 
-def export_lora(run: Path, adapters: dict[str, Adapted], target: Path) -> int:
+def export_lora(run: Path, adapters: dict[str, Adapted], target: Path, prefix: str) -> int:
     """Write the LoRA that a run has trained into a new file; returns how many tensors. Raises as `export_model`."""
     weights, about = trained_weights(run)
-    return write_lora(target, adapters, weights, about)
+    return write_lora(target, adapters, weights, prefix, about)
