@@ -10,6 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from framepack.models.hunyuan import BACKBONE
+from framepack.shapes.generate import Builtin
+from framepack.training.adapters import adapt, write_lora
+from framepack.training.config import Lora as LoraSettings
 from tests.host.conftest import Graph, newest_latents
 from tests.host.test_loading import BUILTIN, folder, metadata, relative, weights  # noqa: F401 - fixtures
 from tools.client import QueueError
@@ -122,6 +126,24 @@ def test_a_lora_equals_merging_by_hand(host: Host, loras: Path, factors, merged,
 def test_the_stock_loader_works_too(host: Host, loras: Path, factors, merged):
     save_file(FORMATS["lora_unet"](factors), loras / "stock.safetensors")
     assert relative(sampled(host, BUILTIN.name, "stock.safetensors", "stock", stock=True)[0], merged[0]) < 1e-4
+
+
+def test_a_lora_that_training_wrote_is_the_same_in_the_stock_loader_and_in_ours(host: Host, loras: Path):
+    dit = Builtin.load().dit
+    adapters = adapt(dit, LoraSettings(rank=4), BACKBONE.in_fp8, 0)
+    torch.manual_seed(1)
+    trained = {
+        f"{name}.lora_{side}.weight": torch.randn_like(getattr(adapter, f"lora_{side}").weight) * 0.1
+        for name, adapter in adapters.items()
+        for side in "AB"
+    }
+    (loras / "trained.safetensors").unlink(missing_ok=True)
+    write_lora(loras / "trained.safetensors", adapters, trained, "transformer.")
+    ours, said = sampled(host, BUILTIN.name, "trained.safetensors", "trained")
+    assert said == f"trained.safetensors: {len(adapters)} layers changed"
+    stock = sampled(host, BUILTIN.name, "trained.safetensors", "trained_stock", stock=True)[0]
+    assert relative(stock, ours) < 1e-4
+    assert relative(sampled(host, BUILTIN.name, None, "untrained")[0], ours) > 1e-2
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp8_e4m3fn_scaled"])
