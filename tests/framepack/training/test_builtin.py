@@ -9,16 +9,16 @@ import torch
 
 from framepack.shapes import builtin
 from framepack.shapes import measures as measure
-from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, clip_of, scene_of
+from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, clip_of, load_vae, scene_of, write_clips
 from framepack.shapes.export import export
 from framepack.shapes.generate import Builtin
-from framepack.shapes.recipe import BROAD, DIT, EVEN, TEXTUAL, WIDE, Recipe, recipe
+from framepack.shapes.recipe import BROAD, DIT, EVEN, INVERTED, TEXTUAL, WIDE, Recipe, recipe
 from framepack.shapes.teach_text import teach
 from framepack.shapes.text import UNKNOWN, Tokenizer
-from framepack.shapes.train_dit import NUM_TOKENS, WORDS, Pair, small_spec, taught, trainer_of
+from framepack.shapes.train_dit import NUM_TOKENS, WORDS, Pair, read_exported, small_spec, taught, trainer_of
 from framepack.shapes.world import COLOURS, DIRECTIONS, caption, centres, render
 from framepack.training.cache import Index, clip_path, write_tensors
-from framepack.training.config import Stage
+from framepack.training.config import Share, Stage
 from framepack.training.drawing import draw
 from framepack.training.reports import read_log
 from framepack.training.states import read_weights
@@ -136,6 +136,18 @@ def test_what_is_trained_is_exported_and_read_back(latents, tmp_path):
     assert torch.allclose(model.dit.proj_out.bias, mean["dit.proj_out.bias"], atol=1e-3)
     sample = torch.randn(1, 16, 2, 8, 8)
     assert torch.allclose(model.latent_format.process_in(model.latent_format.process_out(sample)), sample, atol=1e-4)
+
+
+def test_the_models_own_weights_train_on_from_where_they_are(tmp_path):
+    clips = write_clips(load_vae(builtin.VAE), tmp_path / "latents", range(FIRST_SEED, FIRST_SEED + 2), 37, 2)
+    Index(encoder="builtin", clips=tuple(clips)).write(tmp_path / "latents")
+    inverted = Share(schedule=INVERTED, num_lat_frames=37)
+    stages = (Stage(steps=3, optimizer="adamw", rate=1e-5, mixture=(inverted,)),)
+    trainer = trainer_of(recipe(tmp_path / "latents", tmp_path / "run", stages, batch=2), small_spec())
+    fresh = trainer.step().loss
+    read_exported(trainer.model, builtin.ASSETS)
+    known = trainer.step().loss
+    assert known < 0.3 * fresh
 
 
 def test_the_text_encoder_is_taught_to_say_what_captions_say():
