@@ -12,6 +12,7 @@ from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames, FramePackVAECheck
 from .images import FramePackResolution, FramePackVideoEncode
+from .live import UpstreamError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
@@ -56,4 +57,5 @@ class FramePackExtension(ComfyExtension):
 async def comfy_entrypoint() -> FramePackExtension:
     """The host's way in; lists the built-in model among the host's files first."""
     host.register_assets()
+    host.serve_pictures(live, elsewhere=UpstreamError)
     return FramePackExtension()

@@ -78,10 +78,15 @@ class FramePackEndpoint(io.ComfyNode):
             slot_of(keyframe.strip())
 
     @classmethod
-    def execute(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> io.NodeOutput:
-        """Append it."""
+    def value(cls, seconds: float, prompt: str, keyframe: str, previous: str | None = None) -> str:
+        """The endpoints so far, as JSON, with this one."""
         point = {"seconds": seconds, "prompt": prompt.strip() or None, "keyframe": keyframe.strip() or None}
-        return io.NodeOutput(json.dumps([*points_of(previous), _checked(point)]))
+        return json.dumps([*points_of(previous), _checked(point)])
+
+    @classmethod
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        """Append it."""
+        return io.NodeOutput(cls.value(**inputs))
 
 
 class FramePackKeyframe(io.ComfyNode):

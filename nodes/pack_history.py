@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..framepack.pictures.schedule_picture import draw_schedule
@@ -9,7 +12,8 @@ from ..framepack.schedule.grammar import Schedule, count_tokens
 from ..framepack.schedule.presets import resolve
 from ..framepack.schedule.rates import MAX_RATE, schedule_of_rate
 from ..framepack.units import PIXEL_UNIT, latent_grid
-from .types import CATEGORY, ScheduleType, preview
+from . import host
+from .types import CATEGORY, Drawing, ScheduleType, preview
 
 DEFAULT = "f1k1_x_g9_f1k1f2k2f16k4_td"
 
@@ -62,12 +66,22 @@ class PackHistory(io.ComfyNode):
         latent_grid(height, width)
 
     @classmethod
-    def execute(cls, schedule: str, width: int, height: int, rate: float = 0.0) -> io.NodeOutput:
-        """Parse and draw."""
+    def value(cls, schedule: str, rate: float = 0.0, **size: int) -> str:
+        """The canonical schedule."""
+        return str(_read(schedule, rate))
+
+    @classmethod
+    def draw(cls, poll: Callable[[], None], schedule: str, width: int, height: int, rate: float = 0.0) -> Drawing:
+        """The schedule's picture, and its tokens."""
         parsed, grid = _read(schedule, rate), latent_grid(height, width)
         tokens = count_tokens(parsed, *grid)
         text = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens"
-        return io.NodeOutput(str(parsed), ui=preview(draw_schedule(parsed, *grid), text))
+        return Drawing(draw_schedule(parsed, *grid), text)
+
+    @classmethod
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
+        """Parse and draw."""
+        return io.NodeOutput(cls.value(**inputs), ui=preview(*cls.draw(host.poll, **inputs)))
 
 
 def _read(text: str, rate: float) -> Schedule:

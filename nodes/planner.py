@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from ..framepack.schedule.grammar import parse
 from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
 from . import host
 from .endpoints import points_of
-from .types import CATEGORY, EndpointsType, PlanType, ScheduleType, preview
+from .types import CATEGORY, Drawing, EndpointsType, PlanType, ScheduleType, preview
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,26 @@ class EndpointPlanner(io.ComfyNode):
             Gap.parse(gap)
 
     @classmethod
-    def execute(cls, schedule: str, seconds: float, fps: float, **options: Any) -> io.NodeOutput:
+    def draw(cls, poll: Callable[[], None], **inputs: Any) -> Drawing:
+        """The plan's picture, its length, and a warning where it leaves what the model was trained on."""
+        return _drawing(plan_of(poll, **inputs), inputs["fps"], poll)
+
+    @classmethod
+    def execute(cls, **inputs: Any) -> io.NodeOutput:
         """Plan and draw."""
-        plan = plan_of(schedule, seconds, fps, **options)
-        text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
-        if warning := order_of(parse(schedule)).beyond_training(plan.highest):
+        plan = plan_of(host.poll, **inputs)
+        if warning := _warning(plan):
             log.warning("%s", warning)
-            text += f". {warning}"
-        return io.NodeOutput(plan.to_json(), ui=preview(draw_plan(plan, fps, host.poll), text))
+        return io.NodeOutput(plan.to_json(), ui=preview(*_drawing(plan, inputs["fps"], host.poll)))
+
+
+def _warning(plan: Plan) -> str | None:
+    return order_of(parse(plan.schedule)).beyond_training(plan.highest)
+
+
+def _drawing(plan: Plan, fps: float, poll: Callable[[], None]) -> Drawing:
+    text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
+    return Drawing(draw_plan(plan, fps, poll), ". ".join(filter(None, (text, _warning(plan)))))
 
 
 def _video_inputs() -> list[io.Input]:
@@ -160,9 +173,9 @@ def _order_inputs() -> list[io.Input]:
     ]
 
 
-def plan_of(schedule: str, seconds: float, fps: float, **inputs: Any) -> Plan:
-    """The plan of the node's inputs, with the prompts of its timeline. Raises FramePackError."""
-    plan = plan_video(_request(schedule, seconds, fps, **inputs), host.poll)
+def plan_of(poll: Callable[[], None], schedule: str, seconds: float, fps: float, **inputs: Any) -> Plan:
+    """The plan of the node's inputs, with its timeline's prompts. Raises FramePackError, and what `poll` raises."""
+    plan = plan_video(_request(schedule, seconds, fps, **inputs), poll)
     stretches = read(inputs.get("prompts", ""), plan.num_pix_frames / fps)
     return with_prompts(plan, stretches, fps, inputs.get("blend", 0.0))
 

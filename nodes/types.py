@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from comfy_api.latest import io
 from PIL.Image import Image
 
@@ -15,6 +17,13 @@ FramesType = io.Custom("FRAMEPACK_FRAMES")  # a video that is being decoded, bet
 AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
 
 CATEGORY = "FramePack"
+
+
+class Drawing(NamedTuple):
+    """What a node shows: a picture, and a line of text below it."""
+
+    picture: Image
+    text: str
 
 
 def preview(picture: Image, text: str) -> dict:

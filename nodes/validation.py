@@ -82,28 +82,19 @@ KINDS = {
 
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node with all its inputs checked, when a workflow is queued and again when the node runs."""
-    own = getattr(node, "check", None)
-    extra = [] if own is None else list(inspect.signature(own).parameters)
+    extra = _own_inputs(node)
     run = node.execute
-
-    def check(inputs: Iterable[io.Input], values: Mapping[str, Any]) -> None:
-        for given in inputs:
-            if given.id in values:
-                _check(given, values[given.id])
-        if own is not None:
-            own(**{name: values[name] for name in extra if name in values})
 
     def validate_inputs(cls: type, **values: Any) -> bool | str:
         try:
-            check(node.define_schema().inputs, {n: value for n, value in values.items() if value is not None})
+            check_inputs(node, {n: value for n, value in values.items() if value is not None})
         except FramePackError as fault:
             return str(fault)
         return True
 
     def execute(cls: type, **values: Any) -> io.NodeOutput:
-        inputs = node.define_schema().inputs
-        values = _given(inputs, values, getattr(node, "TAKES", ()))
-        check(inputs, values)
+        values = _given(node.define_schema().inputs, values, getattr(node, "TAKES", ()))
+        check_inputs(node, values)
         return run.__func__(cls, **values)
 
     # The host repeats a fault for each parameter, and checks the inputs that are none against their bounds itself.
@@ -111,6 +102,20 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     validate_inputs.__signature__ = _signature(["cls", *dict.fromkeys([*trusted, *extra])])
     methods = {"execute": classmethod(execute), "validate_inputs": classmethod(validate_inputs)}
     return type(node.__name__, (node,), {"__doc__": node.__doc__, "__module__": node.__module__} | methods)
+
+
+def check_inputs(node: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
+    """Check the values against the node's schema, and by its own rules. Raises FramePackError."""
+    for given in node.define_schema().inputs:
+        if given.id in values:
+            _check(given, values[given.id])
+    if own := _own_inputs(node):
+        node.check(**{name: values[name] for name in own if name in values})
+
+
+def _own_inputs(node: type[io.ComfyNode]) -> list[str]:
+    """The inputs that the node's own rules look at."""
+    return list(inspect.signature(node.check).parameters) if hasattr(node, "check") else []
 
 
 def _signature(names: Iterable[str]) -> inspect.Signature:

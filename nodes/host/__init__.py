@@ -15,6 +15,7 @@ from .lora import apply_lora
 from .memory import begin_plan, check_memory
 from .pictures import on_page
 from .progress import SectionProgress, show_frames
+from .route import serve_pictures
 from .sampling import (
     is_framepack,
     latent_format,
@@ -60,6 +61,7 @@ __all__ = [
     "register_assets",
     "remember_sections",
     "resize",
+    "serve_pictures",
     "sample",
     "sampler_named",
     "sampler_of",

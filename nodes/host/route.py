@@ -1,0 +1,69 @@
+"""The pack's one HTTP route: pictures of nodes while they are edited. It reads and writes nothing.
+
+POST /framepack/draw answers with a PNG, and a line of text in the header X-FramePack-Text, or with status 400 and JSON:
+`message`, and for a fault in a text `text` and `at`, the index of its character. Status 409 is a fault of another node,
+which shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+from PIL.Image import Image
+from server import PromptServer
+
+from ...framepack.errors import FramePackError, ScheduleError
+
+log = logging.getLogger(__name__)
+
+PATH = "/framepack/draw"
+MAX_BODY = 256 * 1024  # bytes
+CACHED = 64  # pictures of about 20 kB
+
+Draw = Callable[[Any], tuple[Image, str]]
+
+
+def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
+    """Answer the route with what `draw` makes of a request's JSON; one picture at a time, away from the event loop.
+
+    `draw` raises `elsewhere` for a fault of another node.
+    """
+    busy = asyncio.Lock()
+
+    @lru_cache(CACHED)
+    def answer(body: bytes) -> tuple[int, bytes, str]:
+        try:
+            picture, text = draw(json.loads(body))
+        except elsewhere as fault:
+            return 409, json.dumps(_fault(fault)).encode(), ""
+        except FramePackError as fault:
+            return 400, json.dumps(_fault(fault)).encode(), ""
+        except (ValueError, RecursionError):
+            return 400, b'{"message": "The request is not valid JSON."}', ""
+        stream = BytesIO()
+        picture.save(stream, "PNG", compress_level=1)
+        return 200, stream.getvalue(), text
+
+    @PromptServer.instance.routes.post(PATH)
+    async def respond(request: web.Request) -> web.Response:
+        if (request.content_length or MAX_BODY + 1) > MAX_BODY:
+            return web.json_response({"message": f"A request has at most {MAX_BODY} bytes."}, status=400)
+        body = await request.content.read(MAX_BODY + 1)
+        async with busy:
+            status, content, text = await asyncio.to_thread(answer, body)
+        kind = "image/png" if status == 200 else "application/json"
+        return web.Response(status=status, body=content, content_type=kind, headers={"X-FramePack-Text": quote(text)})
+
+
+def _fault(fault: FramePackError) -> dict[str, Any]:
+    where = {"text": fault.text, "at": fault.at} if isinstance(fault, ScheduleError) else {}
+    brief = f"{fault.fault}. {fault.remedy}" if isinstance(fault, ScheduleError) else str(fault)
+    return {"message": brief} | where
