@@ -84,9 +84,10 @@ def convert(source: Path, target: Path) -> int:
     base = {part: f"{backbone.base}.{part}" for part in ("weight", "bias")}
     if lacking := sorted(set(base.values()) - layout.keys()):
         raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}. Convert a whole {backbone.name} model.")
-    dtype, (width, channels, *_) = layout[base["weight"]]
+    dtype, (width, channels, *patch) = layout[base["weight"]]
     for kernel, layer in LAYER_NAMES.items():
-        layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, kernel.t, kernel.h, kernel.w))
+        sides = (n * side for n, side in zip(kernel.patches, patch, strict=True))
+        layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, *sides))
         layout[f"{PACKING}{layer}.bias"] = layout[base["bias"]]
     sources = {name: step.source for step in steps for name in step.targets}
     done = {

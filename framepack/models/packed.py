@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import ceil, prod
 from typing import Any, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import LatentSizeError
@@ -20,7 +22,7 @@ from ..nn.rope import Phases, Rope
 from ..nn.rows import takes_runs
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of
 from ..packing.history import ContextGroup
-from ..units import BASE, Kernel
+from ..units import BASE, Geometry, Kernel
 from .memo import NOTHING_KEPT, Constants
 from .running import Run
 
@@ -30,6 +32,11 @@ class PackedSpec(Protocol):
 
     in_channels: int
     kernels: tuple[Kernel, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        """How its latents lie in pixels, frames and tokens."""
+        ...
 
     @property
     def width(self) -> int:
@@ -84,7 +91,7 @@ class PackedDiT(nn.Module):
                 f"A section needs one position per latent frame; got {len(positions)} positions for "
                 f"{num_lat_frames} latent frames."
             )
-        x = pad_to(x, (BASE.t, BASE.h, BASE.w))
+        x = pad_to(x, self.spec.geometry.latents(BASE))
         section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
         shape = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
         before = constants.keep(
@@ -96,9 +103,27 @@ class PackedDiT(nn.Module):
 
     def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
         """Phases of the tokens that `pack` makes of a history and a section ``b c t h w``, padded to whole tokens."""
-        height, width = x.shape[3] // BASE.h, x.shape[4] // BASE.w
-        here = self.spec.rope.grid(torch.tensor(positions), height, width)
-        return torch.cat([*(phases_of(self.spec.rope, group) for group in history), here], 1)
+        rope, patch = self.spec.rope, self.spec.geometry.patch
+        here = rope.grid(torch.tensor(positions), x.shape[3] // patch, x.shape[4] // patch)
+        return torch.cat([*(phases_of(rope, group, patch) for group in history), here], 1)
+
+    def section(self, img: Tensor, x: Tensor) -> slice:
+        """The tokens of a section ``b c t h w`` among all picture tokens ``b l d``: the last ones."""
+        return slice(img.shape[1] - prod(self.grid(x)), img.shape[1])
+
+    def unpatchified(self, tokens: Tensor, x: Tensor, layout: str) -> Tensor:
+        """The section's tokens ``b l p*p*c`` as latents of the size of x ``b c t h w``.
+
+        `layout` is the order of a token's values in einops letters, such as ``(c ph pw)``.
+        """
+        (t, h, w), patch = self.grid(x), self.spec.geometry.patch
+        pattern = f"b (t h w) {layout} -> b c t (h ph) (w pw)"
+        return rearrange(tokens, pattern, t=t, h=h, w=w, ph=patch, pw=patch)[..., : x.shape[3], : x.shape[4]]
+
+    def grid(self, x: Tensor) -> tuple[int, int, int]:
+        """Tokens of a section ``b c t h w`` along time, height and width."""
+        (t, h, w), patch = x.shape[2:], self.spec.geometry.patch
+        return t, ceil(h / patch), ceil(w / patch)
 
     def compile_blocks(self, **options: Any) -> None:
         """Compile every block in place, for any number of tokens; options are those of torch.compile."""
@@ -109,9 +134,3 @@ class PackedDiT(nn.Module):
     def run(self, options: Mapping[str, Any], mask: Tensor | None = None, phases: Phases | None = None) -> Run:
         """What blocks are given: this model's attention with a key mask and the host's options, and phases."""
         return Run(partial(self.attention, mask=mask, transformer_options=options), phases)
-
-
-def section_grid(x: Tensor) -> tuple[int, int, int]:
-    """Tokens of a section ``b c t h w`` along time, height and width."""
-    t, h, w = x.shape[2:]
-    return t, -(-h // BASE.h), -(-w // BASE.w)

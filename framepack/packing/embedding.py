@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..nn.layers import Factory
 from ..nn.rope import Phases, Rope
 from ..schedule.tails import tail_of
-from ..units import BASE, Kernel
+from ..units import PATCH, RELEASED, Geometry, Kernel
 from .history import ContextGroup
 from .kernels import LAYER_NAMES, interpolated, route
 
@@ -34,11 +34,19 @@ def pool(x: Tensor, factor: tuple[int, int, int]) -> Tensor:
 class PackedEmbedding(nn.Module):
     """Projections by kernel, named as in checkpoints (proj, proj_2x, proj_4x, proj_8x)."""
 
-    def __init__(self, make: Factory, channels: int, width: int, kernels: tuple[Kernel, ...]):
+    def __init__(
+        self,
+        make: Factory,
+        channels: int,
+        width: int,
+        kernels: tuple[Kernel, ...],
+        *,
+        geometry: Geometry = RELEASED,
+    ):
         super().__init__()
-        self.kernels = kernels
-        for k in kernels:
-            self.add_module(LAYER_NAMES[k], make.conv3d(channels, width, (k.t, k.h, k.w)))
+        self.kernels, self.geometry = kernels, geometry
+        for kernel in kernels:
+            self.add_module(LAYER_NAMES[kernel], make.conv3d(channels, width, geometry.latents(kernel)))
 
     @torch.no_grad()
     def init_from(self, base: nn.Module) -> None:
@@ -51,14 +59,15 @@ class PackedEmbedding(nn.Module):
     def tokens(self, group: ContextGroup) -> Tensor:
         """The group's tokens, ``b l d``, in order of time, height, width."""
         tail, kernel = tail_of(group.tail), group.kernel
-        x = pool(tail.gather(group.latents), (1, tail.pool(), tail.pool()))
+        side = tail.pool(self.geometry.patch)
+        x = pool(tail.gather(group.latents), (1, side, side))
         own, before = route(kernel, self.kernels)
-        x = pool(pad_to(x, (kernel.t, kernel.h, kernel.w)), before)
+        x = pool(pad_to(x, self.geometry.latents(kernel)), before)
         return rearrange(getattr(self, LAYER_NAMES[own])(x), "b d t h w -> b (t h w) d")
 
 
-def phases_of(rope: Rope, group: ContextGroup) -> Phases:
-    """The group's phases on the CPU, pooled as its latents are."""
-    height, width = (ceil(n / BASE.h) for n in group.latents.shape[3:])
-    positions = torch.tensor(group.positions)
-    return rope.grid(positions, height, width, tail_of(group.tail).cell(group.kernel, len(positions)))
+def phases_of(rope: Rope, group: ContextGroup, patch: int = PATCH) -> Phases:
+    """The group's phases on the CPU, pooled as its latents are; `patch` is a patch's side in latents."""
+    height, width = (ceil(n / patch) for n in group.latents.shape[3:])
+    cell = tail_of(group.tail).cell(group.kernel, len(group.positions), patch)
+    return rope.grid(torch.tensor(group.positions), height, width, cell)

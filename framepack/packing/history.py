@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import LatentSizeError, PlanError
 from ..planning.section import Context, Section
 from ..schedule.tails import tail_of
-from ..units import Kernel
+from ..units import PATCH, Kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +26,10 @@ class ContextGroup:
     positions: tuple[int, ...]
     tail: str | None = None
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that it becomes."""
+    def num_tokens(self, patch: int = PATCH) -> int:
+        """Tokens that it becomes; `patch` is a patch's side in latents."""
         frames, height, width = self.latents.shape[2:]
-        return tail_of(self.tail).num_tokens(self.kernel, frames, height, width)
+        return tail_of(self.tail).num_tokens(self.kernel, frames, height, width, patch)
 
 
 def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor) -> list[ContextGroup]:
@@ -46,7 +45,7 @@ def gather(section: Section, timeline: Mapping[int | str, Tensor], like: Tensor)
             return blank
         if name not in timeline:
             what = f"slot {name!r}" if isinstance(name, str) else f"latent frame {name}"
-            raise PlanError(f"The plan uses {what}, for which no latent came; connect it or plan without it.")
+            raise PlanError(f"The plan uses {what}, which has no latent. Connect it, or plan without it.")
         latent = timeline[name]
         if latent.shape[1:] != blank.shape[1:]:
             raise LatentSizeError(

@@ -7,7 +7,7 @@ that divides it: that covers the paper's 2x2x2 downsample beyond k8, released we
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -22,18 +22,19 @@ LAYER_NAMES = {
 }
 
 
-def route(kernel: Kernel, owned: Iterable[Kernel]) -> tuple[Kernel, tuple[int, int, int]]:
+def route(kernel: Kernel, owned: Sequence[Kernel]) -> tuple[Kernel, tuple[int, int, int]]:
     """The owned kernel that a kernel goes through, and the average pooling before it."""
     fits = [o for o in owned if not (kernel.t % o.t or kernel.h % o.h or kernel.w % o.w)]
     if not fits:
-        raise CheckpointError(f"kernel {kernel} came; the model has no layer that divides it, not even k1")
+        raise CheckpointError(
+            f"No layer of the model divides the kernel {kernel}; it has {', '.join(map(str, owned))}."
+        )
     own = max(fits, key=lambda o: o.size)
     return own, (kernel.t // own.t, kernel.h // own.h, kernel.w // own.w)
 
 
-def interpolated(weight: Tensor, kernel: Kernel) -> Tensor:
-    """Weight ``d c t h w`` of a smaller kernel, repeated to a larger one and divided so that tokens keep size."""
-    times = [k // n for k, n in zip((kernel.t, kernel.h, kernel.w), weight.shape[2:], strict=True)]
-    for axis, n in enumerate(times, 2):
-        weight = weight.repeat_interleave(n, axis)
-    return weight / (times[0] * times[1] * times[2])
+def interpolated(base: Tensor, kernel: Kernel) -> Tensor:
+    """The base layer's weight ``d c 1 p p`` repeated over a kernel's patches, and divided so that tokens keep size."""
+    for axis, times in enumerate(kernel.patches, 2):
+        base = base.repeat_interleave(times, axis) / times
+    return base

@@ -157,3 +157,10 @@ def test_the_positions_of_the_training_are_the_files_own_or_the_releases(small: 
     for wrong in ("[3, 2]", "[0]", "[0, 1.5]", "null", "no", "[" * 9999):
         with pytest.raises(CheckpointError):
             backbone.spec.from_shapes(shapes, stated | {POSITIONS: wrong})
+
+
+@each
+def test_a_backbone_states_the_geometry_that_its_layers_have(small: Small):
+    geometry, model = small.spec.geometry, MODELS[small.name]
+    assert tuple(model.patchify.weight.shape[2:]) == (1, geometry.patch, geometry.patch)
+    assert model.proj_out.weight.shape[0] == geometry.channels * geometry.patch**2

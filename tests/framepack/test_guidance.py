@@ -54,7 +54,7 @@ def test_a_scale_that_is_no_number_from_0_on_is_rejected(field: str, name: str, 
 def test_a_blank_history_keeps_its_tokens_and_shows_nothing():
     group = ContextGroup(kernel=Kernel(1, 2, 2), latents=torch.ones(1, 16, 2, 4, 4), positions=(3, 4))
     (empty,) = blank([group])
-    assert (empty.num_tokens, empty.positions) == (group.num_tokens, group.positions)
+    assert (empty.num_tokens(), empty.positions) == (group.num_tokens(), group.positions)
     assert sees([group]) and not sees([empty])
 
 

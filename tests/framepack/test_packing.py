@@ -15,7 +15,7 @@ from framepack.packing.history import ContextGroup
 from framepack.packing.kernels import interpolated, route
 from framepack.planning.video import make_plan
 from framepack.schedule.grammar import parse
-from framepack.units import BASE, Kernel
+from framepack.units import BASE, Geometry, Kernel
 from tests.names import TABLE_1
 
 pytestmark = pytest.mark.numeric
@@ -43,8 +43,22 @@ EMBEDDING = embedding()
 def test_tokens_and_phases_are_as_many_as_the_plan_counts(kernel, num, height, width, tail):
     latents = torch.randn(1, 2, num, 2 * height, 2 * width)
     group = ContextGroup(kernel=kernel, latents=latents, positions=tuple(range(num)), tail=tail)
-    assert EMBEDDING.tokens(group).shape == (1, group.num_tokens, 6)
-    assert phases_of(ROPE, group).shape == (1, group.num_tokens, 2, 16)
+    assert EMBEDDING.tokens(group).shape == (1, group.num_tokens(), 6)
+    assert phases_of(ROPE, group).shape == (1, group.num_tokens(), 2, 16)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+@pytest.mark.parametrize("name", TABLE_1)
+def test_a_backbone_of_any_patch_makes_the_tokens_that_a_plan_counts(name: str, patch: int):
+    geometry = Geometry(spatial=16, patch=patch, channels=32)
+    embedding = PackedEmbedding(Factory(), 32, 6, (K1, K2), geometry=geometry).requires_grad_(False)
+    for context in make_plan(parse(name), num_lat_frames=40).sections[-1].context:
+        latents = torch.zeros(1, 32, len(context.frames), 3 * patch, 5 * patch)
+        group = ContextGroup(
+            kernel=context.kernel, latents=latents, positions=tuple(context.positions), tail=context.tail
+        )
+        num = context.num_tokens(3 * patch, 5 * patch, patch)
+        assert embedding.tokens(group).shape[1] == phases_of(ROPE, group, patch).shape[1] == num
 
 
 @pytest.mark.parametrize("name", TABLE_1)

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
@@ -21,7 +20,7 @@ from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
 from ..memo import Constants, constants_of
-from ..packed import PackedDiT, section_grid
+from ..packed import PackedDiT
 from ..running import Blocks, Run
 from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
@@ -30,9 +29,9 @@ from .spec import HunyuanSpec
 class _Patchify(nn.Module):
     """Holds the base patchify projection under its checkpoint name."""
 
-    def __init__(self, make: Factory, channels: int, width: int):
+    def __init__(self, make: Factory, spec: HunyuanSpec):
         super().__init__()
-        self.proj = make.conv3d(channels, width, (BASE.t, BASE.h, BASE.w))
+        self.proj = make.conv3d(spec.in_channels, spec.width, spec.geometry.latents(BASE))
 
 
 class _ImageProjection(nn.Module):
@@ -68,9 +67,9 @@ class HunyuanDiT(PackedDiT):
         make = Factory(operations=operations, dtype=dtype, device=device)
         super().__init__(spec, attention)
         self.exact = exact
-        d, c = spec.width, spec.in_channels
-        self.x_embedder = _Patchify(make, c, d)
-        self.clean_x_embedder = PackedEmbedding(make, c, d, spec.kernels)
+        d, c, geometry = spec.width, spec.in_channels, spec.geometry
+        self.x_embedder = _Patchify(make, spec)
+        self.clean_x_embedder = PackedEmbedding(make, c, d, spec.kernels, geometry=geometry)
         self.context_embedder = TokenRefiner(make, spec)
         if spec.image_dim:
             self.image_projection = _ImageProjection(make, spec.image_dim, d)
@@ -78,7 +77,7 @@ class HunyuanDiT(PackedDiT):
         self.transformer_blocks = nn.ModuleList([DoubleBlock(make, spec) for _ in range(spec.double_blocks)])
         self.single_transformer_blocks = nn.ModuleList([SingleBlock(make, spec) for _ in range(spec.single_blocks)])
         self.norm_out = Modulation(make, d, 2)
-        self.proj_out = make.linear(d, c * BASE.size)
+        self.proj_out = make.linear(d, c * geometry.patch**2)
 
     def forward(
         self,
@@ -101,24 +100,18 @@ class HunyuanDiT(PackedDiT):
         image ``b l image_dim``. Raises LatentSizeError where positions and frames disagree.
         """
         options = transformer_options or {}
-        constants = constants_of(options)
-        if not self.exact:
-            guidance = None if guidance is None else guidance.to(torch.bfloat16).to(guidance)
-            if x.dtype == torch.bfloat16:
-                timestep, constants = timestep.to(x).to(timestep), constants.rounded(x.dtype)
-        context, attention_mask = trim(context, attention_mask)
+        timestep, guidance, constants = self.rounded(timestep, guidance, constants_of(options), x.dtype)
+        context, mask = trim(context, attention_mask)
         img, phases = self.pack(x, positions, history, constants)
-        run = self.run(options, key_mask(attention_mask, context.shape[1]))
-        txt = self.refined(context, attention_mask, timestep, run, constants)
+        txt = self.refined(context, mask, timestep, self.run(options, key_mask(mask, context.shape[1])), constants)
         if image is not None and self.spec.image_dim:
             seen = constants.keep("image", None, (image,), lambda: self.image_projection(image))
             txt = torch.cat([seen, txt], 1)
         parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
 
-        t, h, w = section_grid(x)
-        num, section = img.shape[1], slice(img.shape[1] - t * h * w, img.shape[1])
+        section, num = self.section(img, x), img.shape[1] + txt.shape[1]
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
-        run = self.run(options, key_mask(attention_mask, num + txt.shape[1]), phases)
+        run = self.run(options, key_mask(mask, num), phases)
         last = ("single_block", len(self.single_transformer_blocks) - 1)
         blocks = Blocks(run, options, self.takes_runs, last, section)
         for i, block in enumerate(self.transformer_blocks):
@@ -131,8 +124,19 @@ class HunyuanDiT(PackedDiT):
 
         scale, shift = parts_of(self.norm_out)
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
-        out = rearrange(out, "b (t h w) (c ph pw) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
-        return out[..., : x.shape[3], : x.shape[4]]
+        return self.unpatchified(out, x, "(c ph pw)")
+
+    def rounded(
+        self, timestep: Tensor, guidance: Tensor | None, constants: Constants, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None, Constants]:
+        """Timestep, guidance and the run's levels as the release passes them; see the class."""
+        if self.exact:
+            return timestep, guidance, constants
+        if guidance is not None:
+            guidance = guidance.to(torch.bfloat16).to(guidance)
+        if dtype == torch.bfloat16:
+            timestep, constants = timestep.to(dtype).to(timestep), constants.rounded(dtype)
+        return timestep, guidance, constants
 
     @property
     def modulations(self) -> list[Modulation]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...errors import CheckpointError
 from ...nn.rope import Rope
-from ...units import Kernel
+from ...units import Geometry, Kernel
 from ..backbones import Shapes, count_blocks, packed_kernels, stated_positions
 
 
@@ -38,6 +38,11 @@ class HunyuanSpec:
     def __post_init__(self) -> None:
         if sum(self.rope_axes) != self.head_dim or any(a % 2 for a in self.rope_axes):
             raise CheckpointError(f"RoPE axes must be even and add up to {self.head_dim}; got {self.rope_axes}.")
+
+    @property
+    def geometry(self) -> Geometry:
+        """Latents of 8x8 pixels and 4 frames, in patches of 2x2."""
+        return Geometry(spatial=8, temporal=4, patch=2, channels=self.in_channels)
 
     @property
     def width(self) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
@@ -22,7 +21,7 @@ from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
 from ..memo import constants_of
-from ..packed import PackedDiT, section_grid
+from ..packed import PackedDiT
 from ..running import Blocks, Run
 from .spec import WanSpec
 
@@ -155,12 +154,13 @@ class WanDiT(PackedDiT, Table):
     ):
         make = Factory(operations=operations, dtype=dtype, device=device)
         super().__init__(spec, attention)
-        self.patch_embedding = make.conv3d(spec.in_channels, spec.width, (BASE.t, BASE.h, BASE.w))
-        self.clean_x_embedder = PackedEmbedding(make, spec.in_channels, spec.width, spec.kernels)
+        c, d, geometry = spec.in_channels, spec.width, spec.geometry
+        self.patch_embedding = make.conv3d(c, d, geometry.latents(BASE))
+        self.clean_x_embedder = PackedEmbedding(make, c, d, spec.kernels, geometry=geometry)
         self.condition_embedder = Conditioning(make, spec)
         self.blocks = nn.ModuleList([WanBlock(make, spec) for _ in range(spec.blocks)])
-        self.proj_out = make.linear(spec.width, spec.out_channels * BASE.size)
-        self.scale_shift_table = make.parameter(1, 2, spec.width)
+        self.proj_out = make.linear(d, spec.out_channels * geometry.patch**2)
+        self.scale_shift_table = make.parameter(1, 2, d)
 
     def forward(
         self,
@@ -186,16 +186,14 @@ class WanDiT(PackedDiT, Table):
         time, vec = embedder.time(timestep, context.dtype)
         txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
 
-        t, h, w = section_grid(x)
-        section, last = slice(img.shape[1] - t * h * w, img.shape[1]), ("double_block", len(self.blocks) - 1)
+        section, last = self.section(img, x), ("double_block", len(self.blocks) - 1)
         blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, last, section)
         for i, block in enumerate(self.blocks):
             img = blocks("double_block", i, block, img=img, txt=txt, image=seen, vec=vec)
 
         shift, scale = self.modulation(time[:, None])
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
-        out = rearrange(out, "b (t h w) (ph pw c) -> b c t (h ph) (w pw)", t=t, h=h, ph=BASE.h, pw=BASE.w)
-        return out[..., : x.shape[3], : x.shape[4]]
+        return self.unpatchified(out, x, "(ph pw c)")
 
     @property
     def patchify(self) -> nn.Module:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...errors import CheckpointError
 from ...nn.rope import Rope
 from ...packing.kernels import LAYER_NAMES
-from ...units import Kernel
+from ...units import Geometry, Kernel
 from ..backbones import Shapes, count_blocks, packed_kernels, stated_positions
 
 HEAD_DIM = 128  # of every released size; shapes do not tell it, since q and k are normed over all heads at once
@@ -36,6 +36,11 @@ class WanSpec:
     def __post_init__(self) -> None:
         if self.head_dim % 2 or self.head_dim < 6:
             raise CheckpointError(f"Heads must have an even number of channels, 6 or more; got {self.head_dim}.")
+
+    @property
+    def geometry(self) -> Geometry:
+        """Latents of 8x8 pixels and 4 frames, in patches of 2x2."""
+        return Geometry(spatial=8, temporal=4, patch=2, channels=self.out_channels)
 
     @property
     def width(self) -> int:

@@ -18,7 +18,6 @@ from ....framepack.models.memo import KEY, NOTHING_KEPT, Constants
 from ....framepack.nn.layers import Modulation
 from ....framepack.packing.history import ContextGroup
 from ....framepack.shapes import builtin
-from ....framepack.units import BASE
 from ..aside import KEY as ASIDE
 from ..aside import weights_of
 from ..versions import changes_weights, prefetched
@@ -136,7 +135,8 @@ class PackedModel:
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list]:
         """For the memory estimate: history in latent values of tokens of full length."""
         groups: list[ContextGroup] = kwargs.get("framepack_history", [])
-        return {"history": [1, 1, BASE.size * sum(g.num_tokens for g in groups)]} if groups else {}
+        patch = self.diffusion_model.spec.geometry.patch
+        return {"history": [1, 1, patch**2 * sum(g.num_tokens(patch) for g in groups)]} if groups else {}
 
 
 class PackedConfig:
