@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows clean host-env test-env
+.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
 
 demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -38,6 +38,14 @@ evaluate-endpoints: host-env
 
 workflows: host-env
 	$(BIN)/python -m tools.shipped
+
+# Mutation testing of the modules that need no torch, in an environment of its own; docs/testing.md has the figures.
+MUTATE := .cache/mutate
+mutate:
+	@test -x $(MUTATE)/bin/mutmut || $(PYTHON) -m venv $(MUTATE)
+	@$(MUTATE)/bin/pip install --quiet --disable-pip-version-check -r tools/requirements-mutate.txt
+	PYTHONPATH=. nice -n 10 $(MUTATE)/bin/mutmut run --max-children 2 $(ARGS)
+	PYTHONPATH=. $(MUTATE)/bin/mutmut results
 
 # The virtual environment in .venv, made once and again where the requirements change.
 host-env test-env: %-env:

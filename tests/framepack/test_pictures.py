@@ -86,6 +86,7 @@ def test_a_plans_picture_can_be_drawn_at_any_rate(length: int, fps: float):
     assert {rgb(GENERATED), rgb(IMAGE)} <= colours
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "text",
     ["x" * 1_000_000, "a\nb\r\n\tc", "\ud800 \x00", "外" * 2000, "W" * 2000, "i" * 2000],

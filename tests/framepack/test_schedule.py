@@ -163,6 +163,7 @@ def test_a_tail_goes_through_the_kernel_of_the_outermost_group_on_its_side():
     assert parse("tc_f3k8_x_f2k2f1k1_g9").tail_kernel == Kernel.short(2)
 
 
+@pytest.mark.timed
 def test_a_long_text_is_refused_fast_and_shown_in_part():
     began = time.perf_counter()
     with pytest.raises(ScheduleError) as caught:

@@ -203,6 +203,7 @@ def test_halving_makes_the_middle_of_a_gap_first_and_then_each_half_on_its_own()
         assert section.known <= set(half)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("name", ["td_f16k4f2k2f1k1_g9", I2V, "td_f16k4f2k2f1k1_g9_x_f1k1"])
 def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
     began = time.process_time()
@@ -213,6 +214,7 @@ def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
     assert Plan.from_json(text) == plan
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("tail", ["ta", "tc"])
 def test_so_are_those_that_see_a_tail_of_all_the_others(tail: str):
     began = time.process_time()
@@ -221,6 +223,7 @@ def test_so_are_those_that_see_a_tail_of_all_the_others(tail: str):
     assert plan.sections[-1].needs == range(999)
 
 
+@pytest.mark.timed
 def test_the_json_of_a_thousand_sections_with_a_tail_stays_linear():
     began = time.process_time()
     text = make_plan(parse("ta_f16k4f2k2f1k1_g9"), num_lat_frames=9001).to_json()
@@ -464,6 +467,7 @@ def test_what_is_no_valid_plan_is_rejected(text, value: str):
         Plan.from_json(text)
 
 
+@pytest.mark.timed
 def test_contexts_that_look_at_too_much_are_rejected_before_they_are_walked():
     wide = {"kernel": [1, 2, 2], "frames": {"start": 0, "stop": 10**6}, "positions": {"start": 0, "stop": 10**6}}
     began = time.process_time()

@@ -59,6 +59,7 @@ def test_a_prompt_may_begin_with_a_number():
     assert read("0-2s:30 dogs\n2: 05 cats", 5)[0].prompt == "30 dogs"
 
 
+@pytest.mark.timed
 def test_a_long_line_and_a_long_timeline_are_read_in_linear_time():
     began = time.process_time()
     with pytest.raises(TimelineError):
