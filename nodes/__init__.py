@@ -19,6 +19,7 @@ from .pack_history import PackHistory
 from .planner import EndpointPlanner
 from .sampler import SectionSampler
 from .sampling import FramePackSigmas, FramePackSolver
+from .search import findable
 from .sections import FramePackGather, FramePackSections
 from .validation import checked
 
@@ -51,7 +52,7 @@ class FramePackExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack, and those under older ids that no other pack has taken; inputs are checked."""
-        return [checked(node) for node in (*NODES, *free_aliases())]
+        return [findable(checked(node)) for node in (*NODES, *free_aliases())]
 
 
 async def comfy_entrypoint() -> FramePackExtension:

@@ -23,7 +23,7 @@ class FramePackStepCache(io.ComfyNode):
             description="Skips the model where its denoised latents move evenly and the steps before tell the next. "
             "Kept apart for the positive and the negative pass, and begun anew at each section.",
             inputs=[
-                io.Model.Input("model", tooltip="From Load FramePack Model."),
+                io.Model.Input("model", tooltip="From FramePack Load Model."),
                 io.Float.Input(
                     "threshold",
                     default=0.3,

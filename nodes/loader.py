@@ -17,7 +17,7 @@ class FramePackLoadModel(io.ComfyNode):
         """Inputs and outputs."""
         return io.Schema(
             node_id="FramePackLoadModel",
-            display_name="Load FramePack Model",
+            display_name="FramePack Load Model",
             category=CATEGORY,
             description="Loads a FramePack checkpoint as a MODEL that stock samplers, LoRA and offloading work on.",
             inputs=[
@@ -72,7 +72,7 @@ class LoadFramePackTextEncoder(io.ComfyNode):
         """Inputs and outputs."""
         return io.Schema(
             node_id="LoadFramePackTextEncoder",
-            display_name="Load FramePack Text Encoder (built-in)",
+            display_name="FramePack Load Text Encoder (built-in)",
             category=CATEGORY,
             description="The small text encoder of the built-in model. Released models take DualCLIPLoader instead.",
             inputs=[

@@ -18,12 +18,12 @@ class FramePackLoraLoader(io.ComfyNode):
         """Inputs and outputs."""
         return io.Schema(
             node_id="FramePackLoraLoader",
-            display_name="Load FramePack LoRA",
+            display_name="FramePack Load LoRA",
             category=CATEGORY,
             description="Applies a LoRA for FramePack or HunyuanVideo, however its tensors are named, and says how "
             "much of it matched. One that matches nothing is an error.",
             inputs=[
-                io.Model.Input("model", tooltip="From Load FramePack Model."),
+                io.Model.Input("model", tooltip="From FramePack Load Model."),
                 io.Combo.Input("lora_name", options=host.list_files("loras"), tooltip="A file in models/loras."),
                 io.Float.Input("strength", default=1.0, min=-20.0, max=20.0, step=0.05, tooltip="0 leaves it out."),
             ],

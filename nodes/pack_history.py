@@ -26,7 +26,7 @@ class PackHistory(io.ComfyNode):
         """Inputs and outputs."""
         return io.Schema(
             node_id="PackHistory",
-            display_name="Pack History",
+            display_name="FramePack Pack History",
             category=CATEGORY,
             description="Reads a schedule in the paper's notation and shows how many tokens each group costs.",
             inputs=[

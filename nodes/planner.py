@@ -36,7 +36,7 @@ class EndpointPlanner(io.ComfyNode):
         """Inputs and outputs."""
         return io.Schema(
             node_id="EndpointPlanner",
-            display_name="Endpoint Planner",
+            display_name="FramePack Endpoint Planner",
             category=CATEGORY,
             description="Plans a video of any length as a sequence of sections.",
             inputs=[*_video_inputs(), *_start_inputs(), *_story_inputs(), *_order_inputs()],

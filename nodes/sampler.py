@@ -41,7 +41,7 @@ def shared_inputs(raw: bool) -> list[io.Input]:
         return kind.Input(name, tooltip=tooltip, optional=optional, **(RAW_LINK if raw else {}))
 
     return [
-        linked(io.Model, "model", "From Load FramePack Model.", False),
+        linked(io.Model, "model", "From FramePack Load Model.", False),
         linked(io.Conditioning, "positive", "The prompt.", not raw),
         io.Int.Input(
             "seed",
@@ -124,7 +124,7 @@ class SectionSampler(io.ComfyNode):
         )
         return io.Schema(
             node_id="SectionSampler",
-            display_name="Section Sampler",
+            display_name="FramePack Section Sampler",
             category=CATEGORY,
             description="Samples every section of a plan. Sections that an edit does not touch are kept.",
             inputs=[

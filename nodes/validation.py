@@ -57,7 +57,7 @@ def _is_object(value: Any) -> bool:
 
 
 KINDS = {
-    "MODEL": _Kind(host.is_framepack, "a FramePack model", "Connect Load FramePack Model."),
+    "MODEL": _Kind(host.is_framepack, "a FramePack model", "Connect FramePack Load Model."),
     "LATENT": _Kind(_is_latent, "a latent", "Connect VAEEncode or another node that gives a LATENT."),
     "IMAGE": _Kind(_is_image, "images", "Connect LoadImage or another node that gives an IMAGE."),
     "CONDITIONING": _Kind(_is_conditioning, "a conditioning", "Connect CLIPTextEncode."),

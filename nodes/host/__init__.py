@@ -27,7 +27,7 @@ from .sampling import (
 )
 from .step_cache import with_step_cache
 from .text import load_text_encoder
-from .versions import hidden, node_ids
+from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "begin_plan",
     "check_channels",
     "check_memory",
+    "searched",
     "section_key",
     "section_store",
     "apply_lora",

@@ -36,6 +36,12 @@ class Results(Protocol):
         ...
 
 
+def searched(schema: io.Schema, words: Iterable[str]) -> io.Schema:
+    """A node's schema with further words that the page's search finds it by, where the host knows such."""
+    known = {field.name for field in fields(schema)}
+    return replace(schema, search_aliases=list(words)) if "search_aliases" in known else schema
+
+
 def hidden(schema: io.Schema) -> io.Schema:
     """A node's schema that the page's search leaves out: for developers only, or deprecated where that is unknown."""
     known = {field.name for field in fields(schema)}

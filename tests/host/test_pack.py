@@ -132,3 +132,24 @@ def test_drift_is_measured_on_the_graph(alive: Host, graph: Graph):
     assert report["num_pix_frames"] == 6
     assert report["measures"]["brightness"]["contrast"] == 0
     assert len(done.outputs["2"]["images"]) == 1
+
+
+def test_every_node_that_a_person_places_has_a_name_that_the_search_finds(host: Host):
+    ours = {
+        name: info
+        for name, info in host.get("/object_info").items()
+        if info["python_module"] == "custom_nodes.framepack-nodes"
+    }
+    left_out = {name for name, info in ours.items() if info.get("dev_only") or info["deprecated"]}
+    assert left_out == {
+        "FramePackSections",
+        "FramePackGather",
+        "FramePackFrames",
+        "FramePackVAECheck",
+        "LoadFramePackModel",
+        "FramePackSampler",
+    }
+    for name in ours.keys() - left_out:
+        assert ours[name]["display_name"].startswith("FramePack"), name
+    if "search_aliases" in next(iter(ours.values())):
+        assert "prompt timeline" in ours["EndpointPlanner"]["search_aliases"]
