@@ -63,8 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     convert = commands.add_parser("convert", help="make a FramePack checkpoint of a HunyuanVideo one")
-    convert.add_argument("source", metavar="SRC", help="a safetensors file, or a folder of shards with its index")
+    convert.add_argument(
+        "source", metavar="SRC", help="a safetensors or GGUF file, or a folder of shards with its index"
+    )
     convert.add_argument("target", metavar="DST", help="a new file")
+    convert.add_argument("--type", choices=("Q8_0", "Q4_0"), help="of a DST that ends in .gguf (Q8_0)")
     convert.add_argument("--back", action="store_true", help="restore the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
@@ -162,8 +165,8 @@ def _plan(arguments: argparse.Namespace) -> str:
 def _convert(arguments: argparse.Namespace) -> str:
     from .checkpoints.convert import convert, restore  # torch is needed for this command alone
 
-    run = restore if arguments.back else convert
-    count = run(Path(arguments.source), Path(arguments.target))
+    source, target = Path(arguments.source), Path(arguments.target)
+    count = restore(source, target) if arguments.back else convert(source, target, arguments.type)
     return f"{arguments.target}: {count} tensors"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..framepack.checkpoints.gguf_file import SUFFIX, package
 from ..framepack.nn.attention import NAMES
 from . import host
 from .types import CATEGORY
@@ -24,8 +25,8 @@ class FramePackLoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=host.list_models(),
-                    tooltip="A FramePack file, or a folder of shards with its index, in models/diffusion_models; "
-                    "framepack_shapes_dit is built into the pack.",
+                    tooltip="A FramePack file (safetensors or GGUF), or a folder of shards with its index, in "
+                    "models/diffusion_models. framepack_shapes_dit is built into the pack.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -34,7 +35,7 @@ class FramePackLoadModel(io.ComfyNode):
                     optional=True,
                     tooltip="default keeps the file's, or what the host prefers if that is smaller. fp8 halves bf16; "
                     "norms, embeddings, modulations and the last layer stay out of it. fp8_e4m3fn_scaled has a scale "
-                    "for each row of a matrix and is the most exact of them.",
+                    "for each row of a matrix and is the most exact of them. Quantized files take default alone.",
                 ),
                 io.Combo.Input(
                     "attention",
@@ -54,6 +55,12 @@ class FramePackLoadModel(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The model.")],
         )
+
+    @classmethod
+    def check(cls, model_name: str = "") -> None:
+        """A GGUF file needs its package. Raises MissingPackageError."""
+        if model_name.endswith(SUFFIX):
+            package()
 
     @classmethod
     def execute(

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 TORCH = "torch==2.13.0"
 BESIDE = ("torchvision==0.28.0", "torchaudio==2.11.0")  # installed without what they need: it would replace torch
 OWN = {"torch", "torchvision", "torchaudio"}  # chosen here, not by the checkout
+OPTIONAL = ("gguf==0.19.0",)  # packages that this pack uses where they are installed
 TESTS = ("tests/host", "tests/browser")
 BEGIN, END = "<!-- results: make test-hosts -->", "<!-- end of results -->"
 WORDS = ("passed", "failed", "error", "skipped")
@@ -64,7 +65,8 @@ def version_of(checkout: Path) -> str:
 
 def make_environment(checkout: Path) -> None:
     """Make a checkout's virtual environment, unless it is there and up to date. Raises CalledProcessError."""
-    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text("utf-8")), *_measures()]
+    stated = requirements((checkout / "requirements.txt").read_text("utf-8"))
+    wanted = [TORCH, *BESIDE, *stated, *_measures(), *OPTIONAL]
     mark, python = checkout / ".venv" / "framepack-requirements.txt", python_of(checkout / ".venv")
     if mark.is_file() and mark.read_text("utf-8").splitlines() == wanted:
         return

@@ -2,13 +2,13 @@
 
 Every backbone's names are understood: those of diffusers, of the original release and of ComfyUI's single files.
 Packing layers are made by interpolation from the base patchify layer (paper section 3.1). What was done is in the
-metadata, so that the way back gives the original, bit for bit.
+metadata, so that the way back gives the original, bit for bit. The target may be GGUF, with quantized matrices.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,12 @@ from ..packing.kernels import LAYER_NAMES, interpolated
 from ..units import BASE
 from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
+from .gguf_blocks import BLOCKS, dequantized
+from .gguf_file import SUFFIX, open_checkpoint
+from .gguf_writing import TYPES, write_gguf
+from .model_file import ModelFile
 from .quantized import read_quantization
-from .writing import write
+from .writing import Layout, write
 
 PROVENANCE = "framepack.conversion"
 PACKING = "clean_x_embedder."
@@ -54,10 +58,7 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
         raise CheckpointError(
             f"{name} has {backbone.own} and {backbone.original}, so it is half converted. Start from the original."
         )
-    quantization = read_quantization(checkpoint)
-    others = [f"{key} ({checkpoint.dtypes[key]})" for key in keys if checkpoint.dtypes[key] not in DTYPES]
-    if quantized := [*quantization.scales, *quantization.formats, *others]:
-        raise CheckpointError(f"{name} is quantized, such as {quantized[0]}. Convert a bf16, fp16 or fp32 file.")
+    _check_plain(checkpoint)
     if backbone.own in keys:
         return backbone, [Step(source=key, targets=(key,)) for key in keys]
     steps = []
@@ -72,13 +73,71 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
     return backbone, steps
 
 
-def convert(source: Path, target: Path) -> int:
-    """Write a FramePack checkpoint; returns its number of tensors. Raises CheckpointError."""
-    checkpoint = Checkpoint.open(source)
+def convert(source: Path, target: Path, kind: str | None = None) -> int:
+    """Write a FramePack checkpoint, as GGUF where the target's name ends so; returns its number of tensors.
+
+    `kind` is GGUF's type of the large matrices. A FramePack model goes from safetensors to GGUF and back; any other
+    gets its packing layers. Raises CheckpointError, MissingPackageError.
+    """
+    checkpoint, to_gguf = open_checkpoint(source), target.name.endswith(SUFFIX)
+    if kind is not None and not to_gguf:
+        raise CheckpointError(f"--type {kind} is for a target that ends in {SUFFIX}; got {target.name}.")
+    other_format = source.name.endswith(SUFFIX) != to_gguf
+    if other_format and any(key.startswith(PACKING) for key in checkpoint.shapes):
+        made = _as_it_is(checkpoint)
+    else:
+        made = _with_packing(checkpoint)
+    if to_gguf:
+        write_gguf(target, made.layout, made.tensors, made.metadata, made.backbone, kind or TYPES[0])
+    else:
+        write(target, made.layout, made.tensors, made.metadata)
+    return len(made.layout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """A checkpoint that is about to be written: its tensors are made one by one."""
+
+    backbone: Backbone
+    layout: Layout
+    tensors: Iterable[tuple[str, Tensor]]
+    metadata: Mapping[str, str]
+
+
+class _Values(Mapping[str, Tensor]):
+    """A checkpoint's tensors as values: blocks are dequantized to float16 when they are read."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.tensors, self.kinds, self.shapes = checkpoint.tensors(), checkpoint.kinds, checkpoint.shapes
+        self.dtypes = {key: DTYPES.get(name, torch.float16) for key, name in checkpoint.dtypes.items()}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self.kinds:
+            return self.tensors[key]
+        return dequantized(self.tensors[key], self.kinds[key], torch.float16).view(self.shapes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def _as_it_is(checkpoint: Checkpoint) -> _Made:
+    """A FramePack model in another format of file."""
+    file = ModelFile.of(checkpoint)
+    _check_plain(checkpoint)
+    values = _Values(checkpoint)
+    layout = {key: (values.dtypes[key], tuple(shape)) for key, shape in checkpoint.shapes.items()}
+    return _Made(backbone=file.backbone, layout=layout, tensors=values.items(), metadata=file.stated)
+
+
+def _with_packing(checkpoint: Checkpoint) -> _Made:
+    """A model that is none of FramePack yet, with packing layers."""
     backbone, steps = plan_of(checkpoint)
-    layout, tensors = {}, checkpoint.tensors()
+    layout, tensors = {}, _Values(checkpoint)
     for step in steps:
-        dtype, shape = DTYPES[checkpoint.dtypes[step.source]], tuple(checkpoint.shapes[step.source])
+        dtype, shape = tensors.dtypes[step.source], tuple(checkpoint.shapes[step.source])
         for name, rows in zip(step.targets, _rows(step, shape), strict=True):
             layout[name] = (dtype, (rows, *shape[1:]) if shape else ())
     base = {part: f"{backbone.base}.{part}" for part in ("weight", "bias")}
@@ -90,38 +149,38 @@ def convert(source: Path, target: Path) -> int:
         layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, *sides))
         layout[f"{PACKING}{layer}.bias"] = layout[base["bias"]]
     sources = {name: step.source for step in steps for name in step.targets}
-    done = {
-        "source": checkpoint.name,
-        "backbone": backbone.name,
-        "steps": [[s.source, s.targets, s.parts, s.swap] for s in steps],
-    }
 
     def each() -> Iterator[tuple[str, Tensor]]:
         for step in steps:
             yield from zip(step.targets, _split(step, tensors[step.source]), strict=True)
         weight, bias = (tensors[sources[base[part]]] for part in ("weight", "bias"))
         for kernel, layer in LAYER_NAMES.items():
-            yield (
-                f"{PACKING}{layer}.weight",
-                weight if kernel == BASE else interpolated(weight.float(), kernel).to(dtype),
-            )
+            wide = weight if kernel == BASE else interpolated(weight.float(), kernel).to(dtype)
+            yield f"{PACKING}{layer}.weight", wide
             yield f"{PACKING}{layer}.bias", bias
 
-    write(target, layout, each(), dict(checkpoint.metadata) | {PROVENANCE: json.dumps(done)})
-    return len(layout)
+    done = {
+        "source": checkpoint.name,
+        "backbone": backbone.name,
+        "steps": [[s.source, s.targets, s.parts, s.swap] for s in steps],
+    }
+    metadata = dict(checkpoint.metadata) | {PROVENANCE: json.dumps(done)}
+    return _Made(backbone=backbone, layout=layout, tensors=each(), metadata=metadata)
 
 
 def restore(source: Path, target: Path) -> int:
     """Write the checkpoint that a converted one was made from; returns its number of tensors. CheckpointError."""
-    checkpoint = Checkpoint.open(source)
+    if target.name.endswith(SUFFIX):
+        raise CheckpointError(f"{target.name} cannot be made by --back. Name a file that ends in .safetensors.")
+    checkpoint = open_checkpoint(source)
     if PROVENANCE not in checkpoint.metadata:
         raise CheckpointError(f"{checkpoint.name} does not say what it was made from. Choose a converted checkpoint.")
     steps = _stated_steps(checkpoint)
-    tensors, layout = checkpoint.tensors(), {}
+    tensors, layout = _Values(checkpoint), {}
     for step in steps:
         shapes = [checkpoint.shapes[name] for name in step.targets]
         shape = (sum(s[0] for s in shapes), *shapes[0][1:]) if shapes[0] else ()
-        layout[step.source] = (DTYPES[checkpoint.dtypes[step.targets[0]]], shape)
+        layout[step.source] = (tensors.dtypes[step.targets[0]], shape)
 
     def each() -> Iterator[tuple[str, Tensor]]:
         for step in steps:
@@ -132,6 +191,16 @@ def restore(source: Path, target: Path) -> int:
     metadata = {key: value for key, value in checkpoint.metadata.items() if key != PROVENANCE}
     write(target, layout, each(), metadata)
     return len(layout)
+
+
+def _check_plain(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where weights mean nothing without their scales."""
+    quantization, dtypes = read_quantization(checkpoint), checkpoint.dtypes
+    others = [f"{key} ({name})" for key, name in dtypes.items() if name not in DTYPES and name not in BLOCKS]
+    if quantized := [*quantization.scales, *quantization.formats, *others]:
+        raise CheckpointError(
+            f"{checkpoint.name} is quantized, such as {quantized[0]}. Convert a bf16, fp16 or fp32 file."
+        )
 
 
 def _stated_steps(checkpoint: Checkpoint) -> list[Step]:

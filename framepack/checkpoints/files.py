@@ -76,6 +76,11 @@ class Checkpoint:
         )
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """The types of the tensors in GGUF's blocks, by key."""
+        return {}
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype that holds most of the values."""
         sizes: dict[str, int] = {}

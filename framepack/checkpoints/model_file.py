@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..errors import CheckpointError
 from ..models.backbones import Backbone, backbone_of, backbones
 from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
+from .gguf_file import ARCHITECTURE, open_checkpoint
 from .quantized import Quantization, check_unknown, read_quantization
 
 STATED = "framepack."  # metadata of ours: what shapes cannot tell
@@ -28,8 +30,12 @@ class ModelFile:
 
     @classmethod
     def open(cls, path: Path | str) -> ModelFile:
-        """Read the header. Raises CheckpointError for all that is not a whole FramePack model."""
-        checkpoint = Checkpoint.open(path)
+        """Read the header. Raises CheckpointError for all that is not a whole FramePack model, MissingPackageError."""
+        return cls.of(open_checkpoint(path))
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> ModelFile:
+        """The model in a checkpoint. Raises CheckpointError for all that is not a whole FramePack model."""
         quantization = read_quantization(checkpoint)
         shapes = quantization.shapes(checkpoint)
         backbone = _backbone(checkpoint)
@@ -48,6 +54,7 @@ class ModelFile:
         return {key: text for key, text in self.checkpoint.metadata.items() if key.startswith(STATED)}
 
 
+@lru_cache(maxsize=4)
 def shapes_of(spec: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's tensors, by its sizes, however a file or a host holds them."""
     dit = next(backbone.dit for backbone in backbones() if isinstance(spec, backbone.spec))
@@ -59,8 +66,10 @@ def _backbone(checkpoint: Checkpoint) -> Backbone:
     name, keys = checkpoint.name, checkpoint.shapes
     backbone = backbone_of(keys)
     if backbone is None:
+        stated = checkpoint.metadata.get(ARCHITECTURE)
+        kind = f"a GGUF file of {stated}" if stated else looks_like(keys)
         raise CheckpointError(
-            f"{name} is no FramePack model: {looks_like(keys)}. Use FramePackI2V_HY, FramePack_F1_I2V_HY, or a "
+            f"{name} is no FramePack model: {kind}. Use FramePackI2V_HY, FramePack_F1_I2V_HY, or a "
             f"{known()} model converted by: python -m framepack convert SOURCE TARGET."
         )
     if backbone.own not in keys:
@@ -95,9 +104,10 @@ def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], expected: Ma
 
 def _check_dtypes(checkpoint: Checkpoint, quantization: Quantization, expected: Mapping[str, Any]) -> None:
     """Every tensor of the model is floating, but for layers whose format is stated."""
+    kinds = checkpoint.kinds
     for key in expected:
         stated = key.removesuffix(".weight") in quantization.formats
-        if checkpoint.dtypes[key] not in DTYPES and not stated:
+        if checkpoint.dtypes[key] not in DTYPES and not stated and key not in kinds:
             raise CheckpointError(
                 f"{checkpoint.name}: {key} is {checkpoint.dtypes[key]}, and nothing states its format. Use a bf16, fp8 "
                 "or GGUF file of this model."

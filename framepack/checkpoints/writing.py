@@ -14,11 +14,20 @@ from ..errors import CheckpointError
 from .files import DTYPES
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]  # dtype and shape of each tensor, in the file's order
+
+
+def check_new(path: Path) -> None:
+    """Raises CheckpointError where a file exists already, or its folder does not."""
+    if path.exists():
+        raise CheckpointError(f"{path} exists already. Name a new file.")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder. Make it first, or name another.")
 
 
 def write(
     path: Path,
-    layout: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
+    layout: Layout,
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str],
 ) -> None:
@@ -26,10 +35,7 @@ def write(
 
     The file appears complete or not at all. Raises CheckpointError where one exists already, or its folder does not.
     """
-    if path.exists():
-        raise CheckpointError(f"{path} exists already. Name a new file.")
-    if not path.parent.is_dir():
-        raise CheckpointError(f"{path.parent} is no folder. Make it first, or name another.")
+    check_new(path)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for key, (dtype, shape) in layout.items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...framepack.models.memo import Store
 from ...framepack.models.packed import PackedDiT
+from .gguf import HELD
 
 KEY = "framepack_constants"  # of the patcher's attachment and callbacks
 PREFIX = "diffusion_model."
@@ -83,7 +84,8 @@ def patch_aside(patcher: comfy.model_patcher.ModelPatcher, *_: Any) -> None:
     for name, layer in layers_aside(patcher.model.diffusion_model).items():
         for kind in ("weight", "bias"):
             key = f"{PREFIX}{name}.{kind}"
-            if key in patcher.patches and key not in patcher.backup:
+            own = kind == "weight" and HELD in layer.layer._parameters  # patched where it is used
+            if key in patcher.patches and key not in patcher.backup and not own:
                 patcher.patch_weight_to_device(key, device_to=patcher.load_device)
                 held = getattr(layer, kind)
                 setattr(layer, kind, nn.Parameter(held.to(patcher.offload_device), requires_grad=False))

@@ -9,16 +9,19 @@ from pathlib import Path
 import folder_paths
 
 from ...framepack.checkpoints.files import INDEX, shard_names
+from ...framepack.checkpoints.gguf_file import SUFFIX, is_first
 from ...framepack.errors import CheckpointError, FramePackError
 from ...framepack.shapes import builtin
 
 log = logging.getLogger(__name__)
 
 MODELS = "diffusion_models"  # the host's folder of DiTs
+GGUF = "framepack_gguf"  # the same folder, of whose files the host lists no GGUF
 
 
 def register_assets() -> None:
-    """List the built-in model among the host's files, and lay its examples beside the user's images, if absent."""
+    """List GGUF files and the built-in model, and lay its examples beside the user's images, if absent."""
+    folder_paths.folder_names_and_paths[GGUF] = (folder_paths.folder_names_and_paths[MODELS][0], {SUFFIX})
     for kind in ("diffusion_models", "vae", "text_encoders"):
         folder_paths.add_model_folder_path(kind, str(builtin.ASSETS / kind))
     for example in (builtin.ASSETS / "input").iterdir():
@@ -49,13 +52,14 @@ def list_models() -> list[str]:
     folders = _folders(names)
     shards = {place / name for place in folders.values() for index in _indexes(place) for name in _named(index)}
     paths = {name: folder_paths.get_full_path(MODELS, name) for name in names}
-    return [*(name for name, path in paths.items() if path and Path(path) not in shards), *folders]
+    files = [name for name, path in paths.items() if path and Path(path) not in shards]
+    return [*files, *filter(is_first, list_files(GGUF)), *folders]
 
 
 def find_model(name: str) -> str:
     """Full path of a listed DiT checkpoint. Raises FramePackError where there is none."""
     if not str(name).endswith("/"):
-        return find_file(MODELS, name)
+        return find_file(GGUF if str(name).endswith(SUFFIX) else MODELS, name)
     folders = _folders(list_files(MODELS))
     if name not in folders:
         raise FramePackError(f"{name!r} is not among the {MODELS} folders. Refresh the list and choose one.")

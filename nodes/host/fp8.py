@@ -83,9 +83,13 @@ def cast_unpatched(layer: Any, like: Tensor, dtype: torch.dtype | None = None) -
 
 def patched(weight: Tensor, functions: list[Callable[[Tensor], Tensor]]) -> Tensor:
     """A weight with what the host would add while it streams the layer."""
+    done = set()
     for function in functions:
         if isinstance(function, comfy.model_patcher.LowVramPatch):  # called, some hosts convert the weight once more
             patches = function.patches[function.key]
+            if id(patches) in done:  # the host adds it anew where it takes the layer off the device
+                continue
+            done.add(id(patches))
             weight = comfy.lora.calculate_weight(patches, weight, function.key, intermediate_dtype=weight.dtype)
         else:
             weight = function(weight)

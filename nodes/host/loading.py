@@ -10,6 +10,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.patcher_extension
 import torch
 from torch import Tensor
 
@@ -19,9 +20,11 @@ from ...framepack.errors import CheckpointError
 from ...framepack.nn.attention import attention_named
 from ...framepack.packing.kernels import LAYER_NAMES
 from ...framepack.shapes import builtin
+from .aside import KEY as CONSTANTS
 from .aside import keep_constants, set_aside
 from .bar import Bar
 from .fp8 import RowOperations
+from .gguf import GGUFOperations, patch_blocks
 from .models.packed import PackedConfig, PackedModel, StatedLatentFormat, host_attention
 from .precision import DTYPES, Precision, in_precision, precision_of
 from .versions import patcher_class
@@ -51,8 +54,9 @@ def load_model(
     precision = precision_of(file, weight_dtype, list(config.supported_inference_dtypes), device)
     model = _model(config, precision, offload)
     model.diffusion_model.attention = attend
-    # A layer with scales applies them itself, and dynamic VRAM would patch its weight without them.
-    kind = patcher_class(dynamic=not disable_dynamic and config.custom_operations is not RowOperations)
+    # Layers with scales or blocks apply patches themselves; dynamic VRAM would add them to what it holds.
+    own = config.custom_operations in (RowOperations, GGUFOperations)
+    kind = patcher_class(dynamic=not disable_dynamic and not own)
     if kind is comfy.model_patcher.ModelPatcher and operations is None:  # dynamic VRAM needs no such help
         set_aside(model.diffusion_model)
     weights = file.checkpoint.tensors()
@@ -62,6 +66,8 @@ def load_model(
     _fill(model, in_precision(file, weights, precision, progress.update), assign=not precision.quantization.formats)
     patcher = kind(model, load_device=device, offload_device=offload)
     keep_constants(patcher)
+    if precision.blocks:
+        patcher.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_LOAD, CONSTANTS, patch_blocks)
     patcher.set_attachments(IDENTITY, digest)
     patcher.set_attachments(ORDER, order_of(file.checkpoint.name, order))
     patcher.set_attachments(PRECISION, str(precision))
@@ -94,6 +100,8 @@ def _model(config: PackedConfig, precision: Precision, offload: torch.device) ->
     config.set_inference_dtype(precision.dtype, precision.compute)
     if precision.scaled:
         config.custom_operations = RowOperations
+    if precision.blocks and config.custom_operations is None:
+        config.custom_operations, config.savable = GGUFOperations, False
     if precision.quantization.formats:
         config.quant_config = {"mixed_ops": True}
         return config.get_model({}, device=offload)  # the host's layers put weights where they are made

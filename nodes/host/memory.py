@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from math import prod
 
 import comfy.model_management
 import comfy.model_patcher
 import psutil
 import torch
 
+from ...framepack.checkpoints.model_file import shapes_of
 from ...framepack.errors import TooLittleMemoryError
 from ...framepack.nn.layers import Modulation
 from ...framepack.planning.memory import Work, check_plan, check_work
@@ -60,10 +62,10 @@ def _tokens(section: Section, grid: tuple[int, int]) -> int:
 
 def _largest_matrix(dit: torch.nn.Module) -> int:
     """Values of the blocks' largest weight. A plan may do without other layers; modulations have tables."""
-    blocks = [block for held in dit.children() if isinstance(held, torch.nn.ModuleList) for block in held]
-    parts = [part for block in blocks for part in block.modules()]
-    off = {id(p) for part in parts if isinstance(part, Modulation) for p in part.parameters()}
-    return max((p.numel() for block in blocks for p in block.parameters() if id(p) not in off), default=0)
+    blocks = tuple(f"{name}." for name, held in dit.named_children() if isinstance(held, torch.nn.ModuleList))
+    off = tuple(f"{name}." for name, part in dit.named_modules() if isinstance(part, Modulation))
+    shapes = shapes_of(dit.spec).items()  # however the layers hold their weights
+    return max((prod(shape) for key, shape in shapes if key.startswith(blocks) and not key.startswith(off)), default=0)
 
 
 def _available(device: torch.device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from ...framepack.checkpoints.files import DTYPES as FILE_DTYPES
 from ...framepack.checkpoints.files import STATED, cast
 from ...framepack.checkpoints.fp8 import SCALE, as_rows, from_rows
+from ...framepack.checkpoints.gguf_blocks import dequantized
 from ...framepack.checkpoints.model_file import ModelFile
 from ...framepack.checkpoints.quantized import FLOAT8, Quantization
 from ...framepack.errors import CheckpointError
+from .gguf import HELD, KIND
 from .versions import quantized_formats
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Precision:
     """The dtype of the weights, and of the products or None for the same; which layers have scales or a host's format.
 
     `scaled`: float8 weights keep their scales, which their layers apply. `by_rows`: the file's weights get such scales.
+    `blocks` are the types of GGUF's in the file.
     """
 
     dtype: torch.dtype
@@ -47,16 +50,19 @@ class Precision:
     quantization: Quantization
     scaled: bool
     by_rows: bool
+    blocks: frozenset[str] = frozenset()
 
     @property
     def as_they_are(self) -> bool:
         """Do the layers take the file's weights as they are?"""
-        return bool(self.quantization.formats) or (self.scaled and not self.by_rows)
+        return bool(self.quantization.formats or self.blocks) or (self.scaled and not self.by_rows)
 
     def __str__(self) -> str:
         """For people."""
         if self.quantization.formats:
             return f"{_listed(self.quantization.names)} in {len(self.quantization.formats)} layers"
+        if self.blocks:
+            return f"GGUF {_listed(self.blocks)}"
         return str(self.dtype).removeprefix("torch.") + (" with scales" if self.scaled else "")
 
 
@@ -67,23 +73,24 @@ def precision_of(file: ModelFile, weight_dtype: str, supported: list[torch.dtype
     if asked in FP8 and not fp8_fits:
         log.warning("%s: %s cannot hold fp8, so weight_dtype is default.", file.checkpoint.name, device)
         weight_dtype, asked = "default", None
-    quantization = _formats_for(file, fp8_fits)
-    if quantization.formats and asked is not None:
+    quantization, blocks = _formats_for(file, fp8_fits), set(file.checkpoint.kinds.values())
+    if asked is not None and (names := quantization.names | blocks):
         raise CheckpointError(
-            f"{file.checkpoint.name}: its layers are quantized ({_listed(quantization.names)}), so weight_dtype cannot "
-            f"be {weight_dtype}. Use default."
+            f"{file.checkpoint.name}: its layers are quantized ({_listed(names)}), so weight_dtype cannot be "
+            f"{weight_dtype}. Use default."
         )
     kept = bool(quantization.scales) and fp8_fits and not quantization.formats and weight_dtype in ("default", BY_ROWS)
     held = file.checkpoint.dtype
-    narrow = quantization.formats or (quantization.scales and not kept) or (held in FP8 and not fp8_fits)
+    narrow = blocks or quantization.formats or (quantization.scales and not kept) or (held in FP8 and not fp8_fits)
     dtype = _scaled(file, quantization) if kept else asked or _chosen(file, supported, None if narrow else held)
-    source = None if quantization.formats else dtype
+    source = None if quantization.formats or blocks else dtype
     return Precision(
         dtype=dtype,
         compute=comfy.model_management.unet_manual_cast(source, device, supported),
         quantization=quantization,
         scaled=kept or weight_dtype == BY_ROWS,
         by_rows=weight_dtype == BY_ROWS and not kept,
+        blocks=frozenset(blocks),
     )
 
 
@@ -118,7 +125,7 @@ def in_precision(
 ) -> dict[str, Tensor]:
     """A file's tensors as the model takes them; `each` is called after every one."""
     quantization, found = precision.quantization, {}
-    beside = {*quantization.spare, *quantization.scales.values()}
+    beside, kinds = {*quantization.spare, *quantization.scales.values()}, file.checkpoint.kinds
 
     def keep(key: str, tensor: Tensor) -> bool:
         outside = precision.dtype in FP8 and not file.backbone.in_fp8.fullmatch(key)
@@ -126,7 +133,9 @@ def in_precision(
 
     for key, tensor in weights.items():
         name, _, part = key.rpartition(".")
-        if key not in beside:
+        if key in kinds:
+            found |= _blocks(file, key, tensor, precision.dtype)
+        elif key not in beside:
             if part == "weight" and name in quantization.scales:
                 scales = as_rows(weights[quantization.scales[name]])
                 if precision.as_they_are and tensor.ndim == 2:
@@ -140,5 +149,14 @@ def in_precision(
     return found
 
 
-def _listed(names: set[str]) -> str:
+def _blocks(file: ModelFile, key: str, tensor: Tensor, dtype: torch.dtype) -> dict[str, Any]:
+    """A tensor in GGUF's blocks as a linear layer holds it; any other layer gets its values."""
+    kind, shape = file.checkpoint.kinds[key], file.checkpoint.shapes[key]
+    if key.endswith(".weight") and len(shape) == 2:
+        name = key.removesuffix("weight")
+        return {f"{name}{HELD}": tensor, f"{name}{KIND}": kind}
+    return {key: dequantized(tensor, kind, dtype).view(shape)}
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

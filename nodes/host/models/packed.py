@@ -142,11 +142,12 @@ class PackedModel:
 class PackedConfig:
     """Mixed into the host's description of a backbone's model; keys stay as they are in files.
 
-    `stated` is the metadata that a saved copy must keep.
+    `stated` is the metadata that a saved copy must keep; `savable` is False for weights that the host cannot write.
     """
 
     MODEL: type
     stated: Mapping[str, str] = {}
+    savable = True
 
     def get_model(self, state_dict: Any, prefix: str = "", device: Any = None) -> Any:
         """The model, without weights."""
@@ -158,6 +159,11 @@ class PackedConfig:
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keys as they are, and what the file states, as tensors of bytes: the host writes its own metadata alone."""
+        if not self.savable:
+            raise FramePackError(
+                "A GGUF model cannot be saved by ComfyUI. Convert it: python -m framepack convert SOURCE.gguf "
+                "TARGET.safetensors."
+            )
         stated = {key: torch.tensor(list(text.encode()), dtype=torch.uint8) for key, text in self.stated.items()}
         return {**state_dict, **stated}
 

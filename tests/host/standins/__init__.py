@@ -141,6 +141,23 @@ class StandInResident:
         return {"ui": {"text": (str(model.clone().model_size()), str(held))}}
 
 
+class StandInKey:
+    """A digest of all by which the section store knows a model."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "tell"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"model": ("MODEL",)}}
+
+    def tell(self, model):
+        (keys,) = [m for n, m in sys.modules.items() if n.endswith("framepack-nodes.nodes.host.keys")]
+        return {"ui": {"text": (keys.digest(keys.model_parts(model)),)}}
+
+
 class StandInMemory:
     """Passes a model on, and lets only so many bytes be had from then on; 0 tells the truth again."""
 
@@ -171,6 +188,7 @@ NODES = (
         StandInModel,
         StandInCompiled,
         StandInResident,
+        StandInKey,
         StandInMemory,
     ),
     *(StandInVAE, StandInNewerVAE, StandInNoise, StandInSampler),
