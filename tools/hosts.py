@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 TORCH = "torch==2.13.0"
 BESIDE = ("torchvision==0.28.0", "torchaudio==2.11.0")  # installed without what they need: it would replace torch
 OWN = {"torch", "torchvision", "torchaudio"}  # chosen here, not by the checkout
-OPTIONAL = ("gguf==0.19.0",)  # packages that this pack uses where they are installed
 TESTS = ("tests/host", "tests/browser")
 BEGIN, END = "<!-- results: make test-hosts -->", "<!-- end of results -->"
 WORDS = ("passed", "failed", "error", "skipped")
@@ -65,8 +64,7 @@ def version_of(checkout: Path) -> str:
 
 def make_environment(checkout: Path) -> None:
     """Make a checkout's virtual environment, unless it is there and up to date. Raises CalledProcessError."""
-    stated = requirements((checkout / "requirements.txt").read_text("utf-8"))
-    wanted = [TORCH, *BESIDE, *stated, *_measures(), *OPTIONAL]
+    wanted = [TORCH, *BESIDE, *requirements((checkout / "requirements.txt").read_text("utf-8")), *_optional()]
     mark, python = checkout / ".venv" / "framepack-requirements.txt", python_of(checkout / ".venv")
     if mark.is_file() and mark.read_text("utf-8").splitlines() == wanted:
         return
@@ -80,10 +78,10 @@ def make_environment(checkout: Path) -> None:
     mark.write_text("\n".join(wanted), "utf-8")
 
 
-def _measures() -> list[str]:
-    """What FramePack Drift needs beside a host's packages."""
+def _optional() -> list[str]:
+    """What FramePack Drift and GGUF files need beside a host's packages."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]
-    return project["optional-dependencies"]["metrics"]
+    return [package for use in ("metrics", "gguf") for package in project["optional-dependencies"][use]]
 
 
 def _drop_cuda_libraries(python: Path) -> None:
