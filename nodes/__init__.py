@@ -21,6 +21,7 @@ from .sampler import SectionSampler
 from .sampling import FramePackSigmas, FramePackSolver
 from .search import findable
 from .sections import FramePackGather, FramePackSections
+from .several import FramePackStarts, FramePackVideos
 from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
@@ -33,6 +34,8 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackGather,
     FramePackFrames,
     FramePackVAECheck,
+    FramePackStarts,
+    FramePackVideos,
     FramePackVAEDecode,
     FramePackVideo,
     FramePackSigmas,

@@ -20,12 +20,13 @@ from ..framepack.planning.plan import Anchor, Plan, Section
 from ..framepack.planning.prompts import Blend
 from ..framepack.planning.video import END, START, VIDEO
 from . import host
+from .several import starts_of
 from .types import CATEGORY, AnchorsType, PlanType
 
 MAX_NODES = (
     128  # children of one SectionSampler; the host hashes each with all its ancestors, and cannot be interrupted then
 )
-MAX_DECODING = 32  # beside them: nodes that decode, each what one child or several have sampled
+MAX_DECODING = 64  # beside them: nodes that decode, each what one child or several have sampled
 MAX_PROMPTS = 128  # of them: nodes that encode or blend a plan's own prompts
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 BY_SECTION, IN_TURN = "by section", "in turn"
@@ -137,9 +138,12 @@ class SectionSampler(io.ComfyNode):
                 vae,
             ],
             outputs=[
-                io.Latent.Output(tooltip="The whole video's latents."),
-                io.Image.Output(display_name="images", tooltip="All frames, where a VAE is connected."),
+                io.Latent.Output(tooltip="The whole video's latents, one video per start image.", is_output_list=True),
+                io.Image.Output(
+                    display_name="images", tooltip="All frames, if a VAE is connected.", is_output_list=True
+                ),
             ],
+            hidden=[io.Hidden.dynprompt],
             enable_expand=True,
         )
 
@@ -152,6 +156,9 @@ class SectionSampler(io.ComfyNode):
         graph = GraphBuilder()
         if values.get("vae") is not None:  # first, so that a wrong VAE stops the run before sampling
             graph.node("FramePackVAECheck", "vae_check", model=values["model"], vae=values["vae"])
+        if START in parsed.slots:
+            starts = graph.node("FramePackStarts", "starts", **starts_of(cls.hidden.dynprompt, links["start_latent"]))
+            links["start_latent"] = starts.out(0)
         shared = {name: values[name] for name in (*LITERALS, *LINKS) if values.get(name) is not None}
         shared["size"] = json.dumps([parsed.height, parsed.width])
         told = _prompts(graph, parsed, links)
@@ -177,14 +184,17 @@ class SectionSampler(io.ComfyNode):
             size=shared["size"],
             **(_images(parsed.anchors, (), links) | _made(children.values())),
         )
+        if links.get("vae") is None:
+            videos = graph.node("FramePackVideos", "videos", latents=whole.out(0))
+            blocked = ExecutionBlocker("SectionSampler gives images only with a VAE. Connect one to its vae input.")
+            return io.NodeOutput(videos.out(0), blocked, expand=graph.finalize())
         images = _frames(graph, parsed, children, run, links)
-        return io.NodeOutput(whole.out(0), images, expand=graph.finalize())
+        videos = graph.node("FramePackVideos", "videos", latents=whole.out(0), images=images)
+        return io.NodeOutput(videos.out(0), videos.out(1), expand=graph.finalize())
 
 
 def _frames(graph: GraphBuilder, plan: Plan, children: dict[int, Any], run: int, links: dict[str, Any]) -> Any:
     """The link to all images: a chain of nodes, each decoding what children add to the video's gapless beginning."""
-    if links.get("vae") is None:
-        return ExecutionBlocker("SectionSampler gives images where a VAE is connected to it; connect one.")
     maker = {frame: i // run * run for i, section in enumerate(plan.sections) for frame in section.made}
     ready, start, node = list(plan.ready()), 0, None
     apart = -(-len(children) // MAX_DECODING)

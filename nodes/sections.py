@@ -17,11 +17,13 @@ from ..framepack.packing.history import ContextGroup, gather
 from ..framepack.pipeline import check_finite, noise_in_turn, section_noise
 from ..framepack.planning.json_fields import list_of, load_json
 from ..framepack.planning.plan import Anchor, Section
+from ..framepack.planning.request import VIDEO
 from ..framepack.sampling.guidance import Guidance, blank, sees
 from ..framepack.sampling.sigmas import check_sigmas, flow_sigmas
 from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
 from . import host
 from .sampler import SLOT_INPUTS, guidance_inputs, said_name, shared_inputs
+from .several import clip_of, images_of
 from .types import CATEGORY, AnchorsType
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class FramePackSections(io.ComfyNode):
     ) -> io.NodeOutput:
         """Sample each of them in turn."""
         model = values["model"]
+        values["seed"] = (values["seed"] + host.video_index()) % 2**64
         slices = [Section.from_dict(s) for s in list_of(load_json(sections, "sections"), "sections")]
         if not slices:
             raise PlanError("sections is empty, so there is nothing to sample. SectionSampler places this node.")
@@ -175,7 +178,7 @@ def _placed(places: str, grid: tuple[int, int], values: dict[str, Any]) -> dict[
 def _slots(sections: Iterable[Section], grid: tuple[int, int], values: dict[str, Any]) -> dict[int | str, Tensor]:
     """Raw latents that are context only, by slot."""
     names = set().union(*(section.slots for section in sections))
-    return {name: _slot(name, grid, values)[:, :, :1] for name in names}
+    return {name: _slot(name, grid, values) for name in names}
 
 
 def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
@@ -187,14 +190,19 @@ def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
         raise FramePackError(
             f"The plan uses the key frame {slot!r}; anchors has {there}. Name it in FramePackKeyframe."
         )
-    samples = latent["samples"] if latent["samples"].ndim == 5 else latent["samples"][:, :, None]
+    samples = clip_of(latent) if slot == VIDEO else torch.cat(images_of(latent, name or slot))
+    if len(samples) != 1:
+        raise LatentSizeError(
+            f"{name or slot} must hold one image or one video; got a batch of {len(samples)}. Choose one by "
+            "LatentFromBatch."
+        )
     if tuple(samples.shape[3:]) != grid:
         came, expected = ("x".join(str(PIXELS_PER_LATENT * n) for n in (w, h)) for h, w in (samples.shape[3:], grid))
         raise LatentSizeError(
             f"{name or slot} is of an image of {came} pixels; the plan is {expected}. Resize the image, or give "
             "EndpointPlanner its width and height."
         )
-    return samples[:1]
+    return samples
 
 
 def _check_channels(latents: Iterable[Tensor], expected: int) -> None:

@@ -106,9 +106,10 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 def check_inputs(node: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
     """Check the values against the node's schema, and by its own rules. Raises FramePackError."""
-    for given in node.define_schema().inputs:
-        if given.id in values:
-            _check(given, values[given.id])
+    schema = node.define_schema()
+    for given in (given for given in schema.inputs if given.id in values):
+        for value in values[given.id] if schema.is_input_list else [values[given.id]]:
+            _check(given, value)
     if own := _own_inputs(node):
         node.check(**{name: values[name] for name in own if name in values})
 

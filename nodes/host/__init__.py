@@ -7,7 +7,7 @@ from .decoding import Decoding, check_channels, decoded
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
-from .images import resize
+from .images import encoded_images, resize
 from .interrupt import poll
 from .keeping import section_key, section_store
 from .loading import DTYPES, describe, load_model, order_trained
@@ -16,6 +16,7 @@ from .memory import begin_plan, check_memory
 from .pictures import on_page
 from .progress import SectionProgress, show_frames
 from .route import serve_pictures
+from .runs import video_index
 from .sampling import (
     is_framepack,
     latent_format,
@@ -48,6 +49,7 @@ __all__ = [
     "describe",
     "find_model",
     "list_models",
+    "encoded_images",
     "find_file",
     "hidden",
     "node_ids",
@@ -67,6 +69,7 @@ __all__ = [
     "sampler_named",
     "sampler_of",
     "show_frames",
+    "video_index",
     "with_step_cache",
     "with_values",
     "zeroed",

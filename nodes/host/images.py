@@ -1,6 +1,8 @@
-"""Resizing as the host does it."""
+"""Images as the host has them: resizing, and those behind a link to their latent."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import comfy.utils
 import torch.nn.functional as F
@@ -19,3 +21,9 @@ def resize(images: Tensor, height: int, width: int, fit: str) -> Tensor:
     else:
         x = comfy.utils.common_upscale(x, width, height, "lanczos", "center" if fit == "crop" else "disabled")
     return x.movedim(1, -1)
+
+
+def encoded_images(dynprompt: Any, link: list[Any]) -> dict[str, Any] | None:
+    """The links `pixels` and `vae` of the stock VAEEncode at a link's other end; None for any other node."""
+    node = dynprompt.get_node(link[0])
+    return dict(node["inputs"]) if node["class_type"] == "VAEEncode" else None

@@ -10,7 +10,7 @@ import comfy.model_patcher
 import comfy.utils
 from torch import Tensor
 
-from .runs import current_run, shown_on
+from .runs import current_run, shown_on, video_index
 
 WEIGHT = 0.2  # of the latest step in the running mean of a step's time
 
@@ -20,7 +20,7 @@ class SectionProgress:
 
     def __init__(self, model: comfy.model_patcher.ModelPatcher, index: int, steps: int):
         self.index, self.steps = index, steps
-        self.node, self.run = shown_on(), current_run()
+        self.node, self.run, self.video = shown_on(), current_run(), video_index()
         self.sections = max(self.run.sections, index + 1)
         self.bar = comfy.utils.ProgressBar(self.sections * steps)
         self.previewer = _previewer(model)
@@ -41,23 +41,29 @@ class SectionProgress:
     def skip(self) -> None:
         """The section came from the store. Raises what the host raises where the run was cancelled."""
         self.bar.update_absolute((self.index + 1) * self.steps)
-        text = f"section {self.index + 1} of {self.sections} is loaded from the section store"
-        self.run.say(text, self.node, final=self.index + 1 == self.sections)
+        self.run.say(
+            f"{self.name()} is loaded from the section store", self.node, final=self.index + 1 == self.sections
+        )
+
+    def name(self) -> str:
+        """The section's number, and the video's where it is not the first."""
+        video = f"video {self.video + 1}, " if self.video else ""
+        return f"{video}section {self.index + 1} of {self.sections}"
 
     def text(self, step: int) -> str:
         """Where the run stands."""
         left = (self.sections - self.index) * self.steps - step
-        text = f"section {self.index + 1} of {self.sections}, step {step} of {self.steps}"
+        text = f"{self.name()}, step {step} of {self.steps}"
         return text + (f", {duration(left * self.run.step_seconds)} left" if self.run.step_seconds and left else "")
 
     def animation(self, raw: dict[int, Tensor], fmt: Any) -> dict[str, Any]:
-        """A node's ui: an animation of all frames finished so far, as Previews.of_latents gives it."""
-        return self.run.previews.of_latents(raw, fmt)
+        """A node's ui: an animation of the first video's finished frames, as Previews.of_latents gives it."""
+        return {} if self.video else self.run.previews.of_latents(raw, fmt)
 
 
 def show_frames(first: int, frames: Iterable[Tensor]) -> dict[str, Any]:
     """A node's ui: the same animation with decoded frames, as Previews.of_frames gives it."""
-    return current_run().previews.of_frames(first, frames)
+    return {} if video_index() else current_run().previews.of_frames(first, frames)
 
 
 def duration(seconds: float) -> str:

@@ -76,3 +76,9 @@ def shown_on() -> str:
     """The node on the page that shows what the executing node does; empty where the host does not tell."""
     context, state = get_executing_context(), get_progress_state()
     return "" if context is None else str(state.dynprompt.get_display_node_id(context.node_id))
+
+
+def video_index() -> int:
+    """Which video of several the executing node works on: its place in the host's list."""
+    context = get_executing_context()
+    return 0 if context is None else context.list_index or 0

@@ -137,5 +137,5 @@ def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):
 def test_images_without_a_vae_are_refused_in_words(alive: Host, short: Workflow):
     graph = Graph(short)
     graph.add("SaveImage", images=[node_of(short, "SectionSampler"), 1], filename_prefix="none")
-    with pytest.raises(QueueError, match="where a VAE is connected"):
+    with pytest.raises(QueueError, match="images only with a VAE"):
         graph.queue(alive)
