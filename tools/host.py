@@ -172,26 +172,29 @@ class Host:
         started = self._started()
         if self.alive and sys.platform != "win32":  # Windows sends no Ctrl-C to one process
             self.process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self.alive and time.monotonic() < deadline:
+                time.sleep(0.05)
+                started |= self._started()
         self._kill(started)
 
     def kill(self) -> None:
         """End it and all it started without asking."""
         self._kill(self._started())
 
-    def _started(self) -> list[psutil.Process]:
+    def _started(self) -> set[psutil.Process]:
         """The processes that it started, and those that they did."""
         with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
+            return set(psutil.Process(self.process.pid).children(recursive=True))
+        return set()
 
-    def _kill(self, started: list[psutil.Process]) -> None:
+    def _kill(self, started: set[psutil.Process]) -> None:
         self.process.kill()
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+        psutil.wait_procs(started, STOP_SECONDS)
         if self.process.stdin:
             self.process.stdin.close()
 
