@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-hosts bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
+.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
 
 demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -17,6 +17,10 @@ test-slow: test-env
 # The host and browser tests against other ComfyUI checkouts: make test-hosts HOSTS="dir ...".
 test-hosts: test-env
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.hosts $(HOSTS) $(ARGS)
+
+# Random input for everything that takes input, at full length: make fuzz ARGS="plans --num 1000".
+fuzz: test-env
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz $(ARGS)
 
 lint: test-env
 	@$(BIN)/python -m tools.test --lint

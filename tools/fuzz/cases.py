@@ -65,9 +65,10 @@ def run(area: Area, numbers: Iterable[int], seed: int = 0) -> list[Fault]:
                 check(case, random.Random(f"{area.name} {seed} {number}"), given, area.bound)
             except Exception as fault:  # noqa: BLE001 - what it is looking for
                 place = traceback.extract_tb(fault.__traceback__)[-1]
-                what = "".join(traceback.format_exception(fault, limit=-3)).strip()
+                frames = "".join(traceback.format_tb(fault.__traceback__, limit=-3))
+                what = f"{frames}{type(fault).__name__}: {str(fault)[:SHOWN]}"
                 where = f"{type(fault).__name__} {place.filename}:{place.lineno}"
-                faults.setdefault(where, Fault(area.name, number, seed, shown(given), what[-3000:]))
+                faults.setdefault(where, Fault(area.name, number, seed, shown(given), what))
             if len(faults) >= MAX_FAULTS:
                 break
     faulthandler.cancel_dump_traceback_later()

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from framepack.pictures.diagrams import draw_plan, draw_schedule
+from framepack.pictures.plan_picture import draw_plan
+from framepack.pictures.schedule_picture import draw_schedule
 from framepack.planning.plan import Plan
 from framepack.planning.prompt_timeline import read, with_prompts
-from framepack.planning.video import Endpoint, Extension, lat_frames_for, make_plan
+from framepack.planning.request import Endpoint, Extension, lat_frames_for
+from framepack.planning.video import make_plan
 from framepack.schedule.grammar import count_tokens, parse
 from framepack.schedule.presets import resolve
 from framepack.schedule.rates import schedule_of_rate
