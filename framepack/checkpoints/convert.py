@@ -210,7 +210,7 @@ def _stated_steps(checkpoint: Checkpoint) -> list[Step]:
         steps = [Step(source=str(a), targets=tuple(b), parts=tuple(c), swap=bool(d)) for a, b, c, d in stated]
         if lacking := sorted({name for step in steps for name in step.targets} - checkpoint.shapes.keys()):
             raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}, which it was made with. Get the file again.")
-    except (AttributeError, LookupError, TypeError, ValueError) as fault:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as fault:
         if isinstance(fault, CheckpointError):
             raise
         raise CheckpointError(

@@ -20,6 +20,7 @@ INDEX = ".safetensors.index.json"
 STATED = "comfy_quant"  # a layer's format, as ComfyUI states it in a tensor beside its weight
 OURS = "framepack."  # of metadata, and of tensors that stand for it where a writer takes tensors only
 TEXT = 1 << 16  # bytes; a longer text in a tensor is not read
+MAX_NAME = 200  # characters of a shard's name
 HEAD = 4096  # bytes of each tensor that its identity is made from
 SMALL = 1 << 20  # values; tensors up to this size are searched for NaN in full, larger ones at their head
 DTYPES = {
@@ -129,9 +130,13 @@ def shard_names(index: Path) -> tuple[str, ...]:
         names = set(json.loads(text)["weight_map"].values())
     except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError) as fault:
         raise CheckpointError(f"{index.name} is no index of shards ({fault!r}). Get it again.") from fault
-    if strange := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-        raise CheckpointError(f"{index.name} names {strange[0]!r} as a shard; it must name files beside it.")
+    if strange := [name for name in names if not _is_file_name(name)]:
+        raise CheckpointError(f"{index.name} names {strange[0]!r:.80} as a shard; it must name files beside it.")
     return tuple(sorted(names))
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name and len(name) <= MAX_NAME
 
 
 def _opened(path: Path) -> safe_open:

@@ -180,7 +180,7 @@ def _adapter(metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     try:
         stated = dict(json.loads(metadata[HEADER]).items())
-    except (AttributeError, TypeError, ValueError) as fault:
+    except (AttributeError, RecursionError, TypeError, ValueError) as fault:
         raise CheckpointError(f"its metadata {HEADER} is no configuration ({fault!r}). Get the file again.") from fault
     for owner in OWNERS:
         if f"{owner}lora_alpha" in stated:

@@ -122,7 +122,7 @@ def _formats(checkpoint: Checkpoint) -> dict[str, Mapping[str, Any]]:
 def _json(checkpoint: Checkpoint, key: str, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
         found = None
     if not isinstance(found, dict):
         raise CheckpointError(f"{checkpoint.name}: {key} is {text[:80]!r}, which is no JSON object. Get it again.")

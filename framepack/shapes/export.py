@@ -80,7 +80,7 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
 def export(run: Path, latents: Path, out: Path) -> None:
     """Write the DiT and the text encoder below `out`, where the pack looks for them."""
     newest = max(path for path in (run / "states").iterdir() if path.name.isdigit())
-    about, weights = json.loads((newest / ABOUT).read_text()), read_weights(newest)
+    about, weights = json.loads((newest / ABOUT).read_text("utf-8")), read_weights(newest)
     spec = small_spec()
     curve = [[record.step, round(record.loss, 4)] for record in read_log(run / "log.jsonl")]
     history = {"run": about["run"], "steps_done": int(newest.name), "curve": curve[99::100]}

@@ -133,7 +133,7 @@ class States:
             if rank() == 0:
                 (part / ABOUT).write_text(json.dumps({"run": self.about, "world": world()}), encoding="utf-8")
                 shutil.rmtree(path, ignore_errors=True)
-                part.rename(path)
+                part.replace(path)
                 for old in self._whole()[: -self.keep]:
                     shutil.rmtree(old, ignore_errors=True)
         except (OSError, dcp.CheckpointException) as fault:

@@ -11,6 +11,8 @@ from typing import Any
 
 from framepack.pictures.plan_picture import draw_plan
 from framepack.pictures.schedule_picture import draw_schedule
+from framepack.planning.importance import IMPORTANCE
+from framepack.planning.orders import ORDERS
 from framepack.planning.plan import Plan
 from framepack.planning.prompt_timeline import read, with_prompts
 from framepack.planning.request import Endpoint, Extension, lat_frames_for
@@ -145,7 +147,8 @@ def options_of(rng: random.Random) -> dict[str, Any]:
         "gap": rng.choice(GAPS),
         "no_start": rng.choice(("section", "zero")),
         "endpoints": points,
-        "halve": rng.random() < 0.2,
+        "order": rng.choice((None, None, None, "far", *ORDERS)),
+        "importance": rng.choice(("far", *IMPORTANCE, *IMPORTANCE, *IMPORTANCE)),
         "extend": extend if rng.random() < 0.15 else None,
     }
 

@@ -59,11 +59,11 @@ def every_node() -> Workflow:
     sampler["sigmas"] = add("FramePackSigmas", steps=1, width=64, height=64, num_lat_frames=9)
     sampler["model"] = add("FramePackStepCache", model=sampler["model"], threshold=0.1)
     sampler["anchors"] = add("FramePackKeyframe", name="key", latent=sampler["start_latent"])
+    sampler["clip"] = [of("LoadFramePackTextEncoder")[0], 0]
     sampler |= {"steps": 1, "cfg": 1.0, "history_guidance": 0.0}
     planner["endpoints"] = add("FramePackEndpoint", seconds=1.3, prompt="", keyframe="")
     planner |= {"seconds": 2.4, "prompts": "0-1s: a\n1s: a", "blend": 0.0, "gap": "auto", "extend": "forwards"}
     add("FramePackVideo", samples=[number, 0], vae=[vae, 0], fps=30.0)
-    add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     return {n: node for n, node in workflow.items() if node["class_type"] not in ("SaveVideo", "CreateVideo")}
 
 
