@@ -33,7 +33,7 @@ from framepack.shapes.encode import encode_scene, load_vae, scene_of
 from framepack.units import pixel_frames
 from framepack.vae.tiles import RELEASED, STREAMED, TileGrid, TileStream, decode_tiled
 from tools.client import run
-from tools.host import REPO, running
+from tools.host import REPO, link_folder, running
 from tools.shim.sitecustomize import mend_torchvision
 from tools.workflows import Graph
 
@@ -127,7 +127,7 @@ def hosted(num: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "host"
         (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / "standins").symlink_to(STANDINS, target_is_directory=True)
+        link_folder(base / "custom_nodes" / "standins", STANDINS)
         with running(base) as host:
             for name, sizes in SIZES.items():
                 grids = ["auto"] if name == "built-in VAE" else ["auto", str(STREAMED), str(RELEASED)]
