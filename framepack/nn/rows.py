@@ -60,9 +60,9 @@ def pieces(num: int, size: int) -> Iterator[slice]:
 def takes_runs(module: nn.Module) -> bool:
     """Do several calls of a module's layers cost what one call does, with no one watching the calls?
 
-    False for hooks, a replaced forward, and weights that each call first decodes (tensor subclasses).
+    False where a layer has hooks, a replaced forward, or weights that each call decodes first (tensor subclasses).
     """
-    return all(_is_plain(layer) for layer in module.modules())
+    return all(_is_plain(layer) for layer in module.modules() if layer is not module)
 
 
 def _is_plain(layer: nn.Module) -> bool:
