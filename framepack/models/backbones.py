@@ -22,7 +22,7 @@ POSITIONS = "framepack.positions"  # metadata
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """A backbone, and how its checkpoints are told from others.
+    """A backbone, and how its checkpoints are recognized.
 
     `key` is its folder here, and its file among the host's models; `own` is a tensor that only our names (those of
     diffusers) have, `original` one that only the release's have; `base` is the base patchify layer; `in_fp8` matches

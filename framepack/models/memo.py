@@ -1,8 +1,8 @@
-"""What the forwards of a run have in common is computed once: modulations, refined words, phases, history tokens.
+"""What the forward passes of a run share is computed once: modulations, refined words, phases, history tokens.
 
-A run brings a `Constants` in the transformer options; without one, under autograd and in a graph that is being
-compiled everything is computed afresh, by the same code. What is kept is found by the values that it was made from, so
-tensors may be new ones at each step, as the host's are, or written over.
+A run passes a `Constants` in the transformer options. Without one, with autograd and while a graph is compiled, the
+same code computes everything in each pass. Results are looked up by the values that they were computed from, so the
+tensors may be new in each step, as the host's are.
 
 Dims: b batch, d width, m noise levels.
 """
@@ -19,30 +19,30 @@ from ..nn.layers import Modulation
 
 T = TypeVar("T")
 PartsOf = Callable[[Modulation], Sequence[Tensor]]  # a layer's shifts, scales and gates, each b d
-KEY = "framepack_constants"  # where the transformer options hold a run's
-MOST = 4  # prompts, each with and without guidance, that are remembered at a time
-SINGLES = 32  # noise levels that a solver asks for between those of the run
+KEY = "framepack_constants"  # of the transformer options
+MOST = 4  # results of a kind that are kept, such as those of two prompts with and without guidance
+SINGLES = 32  # noise levels that a solver evaluates between those of the run
 
 
 class Memo:
-    """The last few results, each with copies of the tensors that it was made from."""
+    """The last few results, each with copies of the tensors that it was computed from."""
 
     def __init__(self, most: int):
         self.most = most
         self.held: list[tuple[Hashable, tuple[Tensor | None, ...], Any]] = []
 
     def get(self, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T]) -> T:
-        """What `make` gave for this key and tensors of these values, or what it gives now."""
+        """The kept result for this key and tensors of these values, or the new result of `make`."""
         entry = next((held for held in self.held if held[0] == key and _alike(held[1], tensors)), None)
         if entry is None:
             entry = key, tuple(None if t is None else t.clone() for t in tensors), make()
-        # Put in place at once, so that the host's threads, one for each device, may share it.
+        # One assignment, so that the host's threads, one per device, can share it.
         self.held = [*(held for held in self.held if held is not entry), entry][-self.most :]
         return entry[2]
 
 
 class Store:
-    """Memos by the kind of what they hold. It outlives a run, so that the next section finds the prompt's."""
+    """Memos by kind. A store outlives a run, so that the next section finds what depends on the prompt."""
 
     def __init__(self) -> None:
         self.memos: dict[str, Memo] = {}
@@ -57,7 +57,7 @@ class Store:
 
 
 class Constants:
-    """One run's view of a store: its noise levels as timesteps, and which weights the model has meanwhile."""
+    """One run's view of a store: the run's noise levels as timesteps, and a name for the model's weights."""
 
     def __init__(self, store: Store | None = None, levels: Iterable[float] = (), weights: Hashable = None):
         self.store, self.levels, self.weights = store, tuple(levels), weights
@@ -70,13 +70,13 @@ class Constants:
     def keep(
         self, kind: str, key: Hashable, tensors: Sequence[Tensor | None], make: Callable[[], T], most: int = MOST
     ) -> T:
-        """What `make` gives, once for each key and values of the tensors."""
+        """The result of `make`, computed once for each key and values of the tensors."""
         if self.store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return make()
         return self.store.memo(kind, most).get((self.weights, key), tensors, make)
 
     def level(self, timestep: Tensor) -> float | None:
-        """The one noise level of a batch ``b``; None where there are several, or nothing is kept."""
+        """The noise level of a batch ``b``; None where items differ or nothing is kept."""
         if self.store is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         first, *others = timestep.tolist()
@@ -85,7 +85,7 @@ class Constants:
     def modulation(
         self, layers: Sequence[Modulation], timestep: Tensor, tensors: Sequence[Tensor | None], vec: Callable
     ) -> PartsOf:
-        """What layers make of `vec` at a timestep ``b``, from a table of the run's noise levels.
+        """The layers' outputs for `vec` at a timestep ``b``, from a table of the run's noise levels.
 
         `vec(timestep, *tensors)` gives ``b d`` and is called with a batch of levels, each with the tensors' own batch.
         """
@@ -114,7 +114,7 @@ def constants_of(options: Mapping[str, Any]) -> Constants:
 
 
 def computed(vec: Tensor) -> PartsOf:
-    """Each layer asked for its parts of vec ``b d``, when they are needed."""
+    """Outputs for vec ``b d``, each computed when it is used."""
     return lambda layer: layer(vec)
 
 

@@ -54,7 +54,7 @@ class Blocks:
         self.replaced: Mapping[Key, Callable] = options.get("patches_replace", {}).get("dit", {})
 
     def __call__(self, kind: str, index: int, block: nn.Module, **tokens: Any) -> Any:
-        """What `block` makes of its inputs: `img`, or `img` and `txt` where it `makes` both."""
+        """The block's `img`, or `img` and `txt` of a block with `two_streams`."""
         key, run = (kind, index), self.run
         if self.takes_runs(block):
             run = run._replace(rows=in_runs)

@@ -1,10 +1,9 @@
-"""Guidance: what a step is led away from, and how far.
+"""Guidance: a second pass without the prompt or the history, away from which a step is led.
 
-A second pass leaves something out, and the step goes on from it past the first: v = v0 + scale (v - v0). Text guidance
-leaves out the prompt (Ho and Salimans 2022), at high noise levels alone if asked (Kynkaanniemi et al. 2024): there it
-settles what happens, and further down it only moves what the neighbouring sections have settled. History guidance
-leaves out the frames that a section sees as well (Song et al. 2025), so that it meets them more closely. A step is led
-by one of the two, so it takes two passes at most.
+Both give v = v0 + scale (v - v0), v0 the velocity of the second pass. Text guidance leaves out the prompt (Ho and
+Salimans 2022), optionally only at high noise levels (Kynkaanniemi et al. 2024), where the content is decided; at low
+levels it would only disturb what the neighbouring sections already show. History guidance leaves out the history too
+(Song et al. 2025), so that a section continues it more closely. A step uses one of them, so it takes at most two passes.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def dynamic_shift(num_tokens: int) -> float:
 def flow_sigmas(steps: int, num_tokens: int) -> Tensor:
     """Noise levels ``steps + 1`` from 1 to 0, float32. Raises FramePackError for no or too many steps."""
     if not 1 <= steps <= MAX_STEPS:
-        raise FramePackError(f"{steps} steps came; expected 1 to {MAX_STEPS}, such as 25")
+        raise FramePackError(f"Steps must be 1 to {MAX_STEPS}; got {steps}. Try 25.")
     t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     shift = dynamic_shift(num_tokens)
     return (shift * t / (1 + (shift - 1) * t)).float()

@@ -1,4 +1,4 @@
-"""A step cache by extrapolation: where the denoised latents move evenly, the next ones are guessed and no block runs.
+"""A step cache: where denoised latents change evenly, the next ones are extrapolated and no block runs.
 
 Over the noise levels sigma each pass draws a curve of denoised latents x0(sigma). A skipped step takes x0 from the
 straight line through the last two computed steps. It is off by no more than about ``|dx0/dsigma| (last - sigma)``, and
@@ -50,7 +50,7 @@ class StepCache:
 
     `threshold` is the most that the latents may drift over steps skipped in a row, in percent of their size; 0 computes
     every step. The first two steps and the last are always computed. Passes (positive, negative) have states of their
-    own and are skipped together. Raises FramePackError for a threshold that cannot be.
+    own and are skipped together. Raises FramePackError for a threshold out of range.
     """
 
     threshold: float
@@ -65,7 +65,7 @@ class StepCache:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 100:
-            raise FramePackError(f"a threshold of {self.threshold:g} came; expected 0 to 100 percent, such as 0.3")
+            raise FramePackError(f"The threshold must be 0 to 100 percent; got {self.threshold:g}. Try 0.3.")
 
     def run(self, keys: Sequence[Hashable], sigma: float, compute: Callable[[], Tensor]) -> Tensor:
         """Denoised latents ``(p b) c t h w`` of the passes that `keys` name, computed or guessed."""

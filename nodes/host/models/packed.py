@@ -124,11 +124,11 @@ class PackedModel:
             out["image"] = comfy.conds.CONDRegular(image)
         return out
 
-    def check_width(self, name: str, came: Tensor, expected: int) -> None:
+    def check_width(self, name: str, given: Tensor, expected: int) -> None:
         """The prompt must be of the model's own text encoder. Raises FramePackError."""
-        if came.shape[-1] != expected:
+        if given.shape[-1] != expected:
             raise FramePackError(
-                f"The prompt's {name} is {came.shape[-1]} wide; this model takes {expected}. Encode the prompt with "
+                f"The prompt's {name} is {given.shape[-1]} wide; this model takes {expected}. Encode the prompt with "
                 "the text encoder that belongs to the model."
             )
 
