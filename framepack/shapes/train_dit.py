@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def main() -> None:
     if args.exported:
         assert isinstance(trainer.model, Pair)
         read_exported(trainer.model, args.exported)
-    with Printed() as printed:
+    with Printed(sys.stdout) as printed:
         trainer.run(printed.stopped, [printed], lambda stage: taught(trainer, how, stage))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .config import Config
 from .console import Printed
 from .encoding import Encoder, encode
 from .exporting import export_lora, export_model
+from .parallel import alone, rank, shard, start, wait
 from .reports import read_log, summary
 from .settings import load
 from .trainees import Recompute
@@ -41,6 +43,14 @@ class Prepared:
     config: Config
     trainer: Trainer
     adapters: dict[str, Adapted]
+    device: torch.device
+
+    def place(self) -> None:
+        """Move the model to its device, or share it out over the processes."""
+        if alone():
+            self.trainer.model.to(self.device)
+        else:
+            shard(self.trainer.model.dit, self.device, self.config.model.weights)
 
     def export(self, target: Path) -> Path:
         """Write what was trained into a new file, or over one that an earlier export of this run wrote."""
@@ -56,17 +66,18 @@ class Prepared:
 
 def index_of(config: Config, means: Means) -> Index:
     """The index of the data's cache, which is filled first where a folder is given."""
-    if config.data.folder is None:
-        return Index.read(config.data.cache)
-    encoder = means.encoders[config.data.encoder](config)
-    return encode(config.data, encoder, config.history.saturates, config.samples.prompts)
+    if config.data.folder is not None and rank() == 0:
+        encoder = means.encoders[config.data.encoder](config)
+        encode(config.data, encoder, config.history.saturates, config.samples.prompts)
+    wait()
+    return Index.read(config.data.cache)
 
 
 def prepare(config: Config, means: Means) -> Prepared:
-    """Encode the data, read the model, and build the trainer. Raises FramePackError."""
+    """Join the other processes, encode the data, read the model, and build the trainer. Raises FramePackError."""
+    device = start(config.model.device)
     index = index_of(config, means)
     trainee, backbone = load_trainee(config.model)
-    trainee.to(config.model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base = identity(config.model.path.name, trainee.state_dict())
     adapters = adapt(trainee.dit, config.lora, backbone.in_fp8, config.run.seed) if config.lora else {}
     recompute = Recompute(trainee.dit, config.model.checkpointing)
@@ -75,20 +86,26 @@ def prepare(config: Config, means: Means) -> Prepared:
         config=config,
         trainer=Trainer(config, trainee, clips, words, base, recompute),
         adapters=adapters,
+        device=device,
     )
 
 
 def train(path: Path, means: Means) -> str:
     """Run a configuration to its end, or until Ctrl-C; gives a summary for people. Raises FramePackError."""
     config = load(path, Config)
-    with Printed() as printed:
+    start(config.model.device)
+    with Printed(sys.stdout if rank() == 0 else None) as printed:
         prepared = prepare(config, means)
         trainer = prepared.trainer
         left_out = trainer.clips.index.left_out
         printed.say(f"{len(trainer.clips)} clips, {len(left_out)} files left out")
-        printed.say(str(fitting.check(trainer, fitting.available(trainer.device))))
+        there = fitting.available(prepared.device, fitting.size_of(trainer.model))
+        printed.say(str(fitting.check(trainer, there)))
+        prepared.place()
         sample = means.sampler(trainer) if means.sampler and config.samples.every else None
         complete = trainer.run(printed.stopped, [printed], sample=sample)
+    if rank():
+        return ""
     records = read_log(config.run.out / "log.jsonl")
     lines = [summary(records[-max(len(records) // 10, 1) :])]
     lines += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
@@ -103,4 +120,5 @@ def train(path: Path, means: Means) -> str:
 def export(path: Path, target: Path, means: Means) -> str:
     """Write the newest state of a configuration's run into a file. Raises FramePackError."""
     config = load(path, Config)
-    return f"done: {prepare(config, means).export(target)}"
+    prepared = prepare(config, means)
+    return f"done: {prepared.export(target)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import suppress
 from types import FrameType
 from typing import TextIO
@@ -12,10 +11,11 @@ from .reports import Record
 
 
 class Printed:
-    """Prints a run's lines. Inside a with statement the first Ctrl-C asks the run to stop; a second one ends it now."""
+    """Prints a run's lines to a stream, or nowhere. Inside a with statement the first Ctrl-C asks the run to stop; a
+    second one ends it now."""
 
-    def __init__(self, stream: TextIO | None = None):
-        self.stream, self.asked = stream or sys.stdout, False
+    def __init__(self, stream: TextIO | None):
+        self.stream, self.asked = stream, False
 
     def __enter__(self) -> Printed:
         with suppress(ValueError):  # only a program's main thread takes signals
@@ -38,8 +38,9 @@ class Printed:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self.stream.write(line + "\n")
-        self.stream.flush()
+        if self.stream:
+            self.stream.write(line + "\n")
+            self.stream.flush()
 
     def step(self, record: Record, line: str) -> None:
         """Print a step's line, where it has one."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import TooLittleMemoryError
 from ..packing.history import gather
@@ -17,7 +17,8 @@ from .drawing import FIRST_FRAME, longest, plan_of
 from .footprint import step_memory
 from .loss import Batch
 from .optimizers import AT_ONCE, state_bytes
-from .states import world
+from .parallel import world
+from .trainees import blocks_of
 from .trainer import Trainer
 
 GB, MB = 1e9, 1e6
@@ -59,15 +60,24 @@ def _of_stage(trainer: Trainer, config: Config, stage: Stage) -> Footprint:
     num = sum(p.numel() for p in trained.values())
     state, made = state_bytes(trained, stage.optimizer)
     narrow = config.model.compute == "bf16"
-    gradients = sum(p.numel() * p.element_size() for p in trained.values())
+    gradients, shards = sum(p.numel() * p.element_size() for p in trained.values()), world()
+    gathered = 2 * max(map(size_of, blocks_of(trainer.model.dit))) if shards > 1 else 0  # a block, and the next one
     copies = 4 * num * ((narrow and config.model.weights == "fp32") + bool(config.run.ema))
     twins = 8 * min(num, AT_ONCE) if narrow else 0  # float32 gradients, and weights where there is no master copy
     return Footprint(
-        weights=sum(t.numel() * t.element_size() for t in [*trainer.model.parameters(), *trainer.model.buffers()]),
-        copies=copies,
-        optimizer=state,
-        step=max(_largest_step(trainer, config, stage), gradients + made + twins),
+        weights=size_of(trainer.model) // shards,
+        copies=copies // shards,
+        optimizer=state // shards,
+        step=max(
+            _largest_step(trainer, config, stage) - gradients + gradients // shards + gathered,
+            (gradients + made + twins) // shards,
+        ),
     )
+
+
+def size_of(module: nn.Module) -> int:
+    """Bytes of a module's weights."""
+    return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
 
 
 def _largest_step(trainer: Trainer, config: Config, stage: Stage) -> int:
@@ -99,36 +109,26 @@ def _tokens(trainer: Trainer, share: Share, section: Section) -> int:
     return BASE.num_tokens(section.num_lat_frames, *grid) + section.num_context_tokens(*grid)
 
 
-def available(device: torch.device) -> int | None:
-    """Free bytes on a device; None where they are unknown."""
+def available(device: torch.device, loaded: int) -> int | None:
+    """Bytes that a run may take on a device; None where they are unknown. `loaded` bytes are in main memory already."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         import psutil
     except ImportError:
         return None
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available + loaded
 
 
 def check(trainer: Trainer, there: int | None) -> Footprint:
-    """The run's footprint. Raises TooLittleMemoryError, with what would fit, where it needs more than there is.
-
-    Weights are in memory already and are not counted against what is there.
-    """
-    config = trainer.config
-    found = footprint_of(trainer, config)
-    if there is None or found.peak - found.weights <= there:
+    """The run's footprint. Raises TooLittleMemoryError, with what would fit, where it needs more than is available."""
+    found = footprint_of(trainer, trainer.config)
+    if there is None or found.peak <= there:
         return found
-    fitting = [
-        name for name, other in _lighter(config) if (each := footprint_of(trainer, other)).peak - each.weights <= there
-    ]
-    remedy = (
-        f"What would fit: {', or '.join(fitting)}." if fitting else "Train a LoRA, or use a device with more memory."
-    )
-    raise TooLittleMemoryError(
-        f"The run needs {said(found.peak - found.weights)} beside its weights, and {said(there)} is free. {found}. "
-        f"{remedy}"
-    )
+    fitting = [name for name, other in _lighter(trainer.config) if footprint_of(trainer, other).peak <= there]
+    otherwise = "Train a LoRA, use smaller pictures, or use a device with more memory."
+    remedy = f"What would fit: {', or '.join(fitting)}." if fitting else otherwise
+    raise TooLittleMemoryError(f"The run needs more than the {said(there)} available: {found}. {remedy}")
 
 
 def _lighter(config: Config) -> Iterator[tuple[str, Config]]:

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .config import Stage
+from .parallel import ShardedAdafactor
 
 IN_BLOCK = re.compile(r"\.\d+\.")
 AT_ONCE = 2**26  # values that are stepped in float32 together
@@ -65,7 +67,9 @@ class Optimizers:
                 list(matrices.values()), lr=stage.rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
             )
         if rest and stage.optimizer == "adafactor":
-            yield torch.optim.Adafactor(rest.values(), lr=stage.rate, weight_decay=decay, foreach=False)
+            sharded = all(isinstance(parameter, DTensor) for parameter in rest.values())
+            kind = ShardedAdafactor if sharded else torch.optim.Adafactor
+            yield kind(rest.values(), lr=stage.rate, weight_decay=decay, foreach=False)
         elif rest:
             yield torch.optim.AdamW(rest.values(), lr=stage.rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ..errors import FramePackError
 from .config import Config
+from .parallel import alone, rank, wait, world
 
 ABOUT = "about.json"
 # Settings that may change when a run goes on: they change neither the data nor the arithmetic of a step.
@@ -35,21 +35,6 @@ FREE = {
 
 class StateError(FramePackError):
     """A state that does not belong to the run, or cannot be read or written."""
-
-
-def alone() -> bool:
-    """Is this the only process of the run?"""
-    return not (dist.is_available() and dist.is_initialized())
-
-
-def rank() -> int:
-    """This process's number."""
-    return 0 if alone() else dist.get_rank()
-
-
-def world() -> int:
-    """How many processes there are."""
-    return 1 if alone() else dist.get_world_size()
 
 
 @contextmanager
@@ -126,8 +111,7 @@ class States:
             if rank() == 0:
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
-            if not alone():
-                dist.barrier()
+            wait()
             with _quiet():
                 dcp.save(dict(state), checkpoint_id=part, no_dist=alone())
             if rank() == 0:
@@ -136,6 +120,7 @@ class States:
                 part.replace(path)
                 for old in self._whole()[: -self.keep]:
                     shutil.rmtree(old, ignore_errors=True)
+            wait()
         except (OSError, dcp.CheckpointException) as fault:
             shutil.rmtree(part, ignore_errors=True)
             raise StateError(
@@ -152,11 +137,11 @@ class States:
             raise _damaged(path, fault) from fault
 
     @staticmethod
-    def load(path: Path, state: dict[str, Any]) -> None:
-        """Read a state into the tensors of `state`. Raises StateError."""
+    def load(path: Path, state: dict[str, Any], together: bool = True) -> None:
+        """Read a state into the tensors of `state`, all processes `together` or this one alone. Raises StateError."""
         try:
             with _quiet():
-                dcp.load(state, checkpoint_id=path, no_dist=alone())
+                dcp.load(state, checkpoint_id=path, no_dist=alone() or not together)
         except (OSError, dcp.CheckpointException, RuntimeError, EOFError) as fault:
             raise _damaged(path, fault) from fault
 
@@ -172,5 +157,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         table, _, name = key.partition(".")
         if table in found and isinstance(about, TensorStorageMetadata):
             found[table][name] = torch.empty(about.size, dtype=about.properties.dtype)
-    States.load(path, found)
+    States.load(path, found, together=False)
     return found["model"] | found["average"]

@@ -13,7 +13,6 @@ from hashlib import sha256
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import FramePackError
@@ -23,8 +22,9 @@ from .config import Config, Stage
 from .drawing import Draw, check, draw, part_of, positions_of
 from .loss import batch_of, generator_of, loss_of, moved
 from .optimizers import Optimizers, trained
+from .parallel import all_of, any_of, rank, world
 from .reports import Log, Record, TensorBoard, Watcher
-from .states import States, alone, identity, rank, world
+from .states import States, identity
 from .trainees import Recompute
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,6 @@ class Trainer:
     ):
         self.config, self.model, self.clips, self.words = config, model, clips, words
         self.recompute = recompute
-        self.device = next(model.parameters()).device
         self.average = Average(config.run.ema) if config.run.ema else None
         self.optimizers: Optimizers | None = None
         self.done = 0
@@ -65,6 +64,11 @@ class Trainer:
         positions = positions_of((share for stage in config.stage for share in stage.mixture), clips)
         about = {**identity(config), "base": base, "clips": data, "positions": list(positions)}
         self.states = States(config.run.out / "states", about, config.run.keep, config.run.other_world)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     def _check_batch(self, batch: int) -> None:
         if batch % world():
@@ -160,7 +164,7 @@ class Trainer:
             *watchers,
             *([TensorBoard(run.out / "tensorboard", self.done)] if run.tensorboard and journal else []),
         ]
-        while self.done < self.config.steps and not stop():
+        while self.done < self.config.steps and not any_of(stop()):
             record = self.step(before)
             if journal:
                 line = journal.add(record)
@@ -218,17 +222,8 @@ class Trainer:
                 (loss.sum() / each).backward()
             levels += batch.sigma.tolist()
             losses += loss.tolist()
-        return _from_all(levels), _from_all(losses)
+        return all_of(levels), all_of(losses)
 
 
 def _parts(places: range, size: int) -> Iterator[range]:
     return (places[i : i + size] for i in range(0, len(places), size))
-
-
-def _from_all(values: list[float]) -> tuple[float, ...]:
-    """The values of all processes, in their order."""
-    if alone():
-        return tuple(values)
-    gathered: list[list[float]] = [[] for _ in range(world())]
-    dist.all_gather_object(gathered, values)
-    return tuple(value for each in gathered for value in each)

@@ -78,4 +78,6 @@ def made_up_config(folder: Path, small: Small = SMALL[0], **tables: Any) -> Conf
 
 def prepared(config: Config) -> Prepared:
     """The configuration's run, from its cache."""
-    return prepare(config, Means(encoders={}))
+    run = prepare(config, Means(encoders={}))
+    run.place()
+    return run

@@ -62,7 +62,7 @@ def test_a_run_that_cannot_fit_says_what_would(tmp_path):
     assert check(trainer, None) == found
     single = footprint_of(trainer, replace(config, run=replace(config.run, at_once=1)))
     with pytest.raises(TooLittleMemoryError, match="run.at_once = 1"):
-        check(trainer, single.peak - single.weights)
+        check(trainer, single.peak)
     with pytest.raises(TooLittleMemoryError) as raised:
         check(trainer, 1000)
     assert "would fit" not in str(raised.value)
