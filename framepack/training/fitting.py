@@ -106,7 +106,8 @@ def _batches(trainer: Trainer, config: Config, share: Share) -> Iterator[tuple[S
 
 def _tokens(trainer: Trainer, share: Share, section: Section) -> int:
     grid = trainer.clips.largest_grid(longest(share, trainer.clips))
-    return BASE.num_tokens(section.num_lat_frames, *grid) + section.num_context_tokens(*grid)
+    made = trainer.geometry.num_tokens(BASE, section.num_lat_frames, *grid)
+    return made + section.num_context_tokens(*grid, trainer.geometry.patch)
 
 
 def available(device: torch.device, loaded: int) -> int | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..packing.history import ContextGroup, gather
 from ..planning.plan import Section
 from ..sampling.sigmas import dynamic_shift
-from ..units import BASE
+from ..units import BASE, RELEASED, Geometry
 from .clips import Clips
 from .config import History
 from .corruption import corrupted, dropped
@@ -46,7 +46,16 @@ def shifted(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def batch_of(drawn: Draw, clips: Clips, how: History, sources: list[torch.Generator], places: range, of: int) -> Batch:
+def batch_of(
+    drawn: Draw,
+    clips: Clips,
+    how: History,
+    sources: list[torch.Generator],
+    places: range,
+    *,
+    of: int,
+    geometry: Geometry = RELEASED,
+) -> Batch:
     """Build the batch of a draw's clips, whose `places` are their numbers among all `of` clips of the step.
 
     Levels are spread evenly over the whole step's clips.
@@ -56,7 +65,7 @@ def batch_of(drawn: Draw, clips: Clips, how: History, sources: list[torch.Genera
     clean, noise = torch.stack(clean), torch.stack(noise)
     offsets = torch.stack([torch.rand((), generator=source) for source in sources])
     t = (torch.tensor(list(places)) + offsets) / of
-    sigma = shifted(t, drawn.shift or dynamic_shift(BASE.num_tokens(*clean.shape[2:])))
+    sigma = shifted(t, drawn.shift or dynamic_shift(geometry.num_tokens(BASE, *clean.shape[2:])))
     level = sigma.view(-1, 1, 1, 1, 1)
     history = [_stacked(groups) for groups in zip(*contexts, strict=True)]
     return Batch(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FramePackError
+from ..units import Geometry
 from .averages import Average
 from .clips import Clips
 from .config import Config, Stage
@@ -69,6 +70,11 @@ class Trainer:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the model's latents lie in tokens."""
+        return self.model.dit.spec.geometry
 
     def _check_batch(self, batch: int) -> None:
         if batch % world():
@@ -215,7 +221,7 @@ class Trainer:
         for places in _parts(range(rank() * each, (rank() + 1) * each), run.at_once or each):
             sources = [generator_of(run.seed, self.done, place) for place in places]
             some = part_of(drawn, places)
-            batch = batch_of(some, self.clips, self.config.history, sources, places, total)
+            batch = batch_of(some, self.clips, self.config.history, sources, places, of=total, geometry=self.geometry)
             batch, words = moved(batch, self.words(list(some.captions)), self.device, self.config.model.dtype)
             loss = loss_of(self.model, batch, words)
             if loss.requires_grad:  # packing layers have no part in a section that sees nothing

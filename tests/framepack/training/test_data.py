@@ -175,7 +175,7 @@ def test_levels_follow_the_dynamic_shift_and_are_spread_over_the_batch(tmp_path)
     clips = Clips(config.data.cache)
     drawn = replace(draw(config, 0, clips), share=Share(), shift=0.0)
     sources = [generator_of(0, 0, i) for i in range(len(drawn.clips))]
-    batch = batch_of(drawn, clips, History(), sources, range(2), 2)
+    batch = batch_of(drawn, clips, History(), sources, range(2), of=2)
     shift = dynamic_shift(6 * batch.noisy.shape[2])
     t = batch.sigma / (shift - (shift - 1) * batch.sigma)
     assert 0 <= t[0] <= 0.5 <= t[1] <= 1
@@ -218,7 +218,7 @@ def test_dropped_groups_are_blank_and_keep_their_place(tmp_path):
     config = made_up_config(tmp_path)
     clips = Clips(config.data.cache)
     drawn = next(d for s in range(9) if (d := draw(config, s % 3, clips)).section.context)
-    history = batch_of(drawn, clips, History(), [generator_of(0, 0, i) for i in (0, 1)], range(2), 2).history
+    history = batch_of(drawn, clips, History(), [generator_of(0, 0, i) for i in (0, 1)], range(2), of=2).history
     gone = dropped(history, 1.0, torch.Generator())
     assert [g.positions for g in gone] == [g.positions for g in history]
     assert not any(g.latents.any() for g in gone)
