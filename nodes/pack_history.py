@@ -11,10 +11,11 @@ from ..framepack.pictures.schedule_picture import draw_schedule
 from ..framepack.schedule.grammar import Schedule, count_tokens
 from ..framepack.schedule.presets import resolve
 from ..framepack.schedule.rates import MAX_RATE, schedule_of_rate
-from ..framepack.units import PIXEL_UNIT, latent_grid
+from ..framepack.units import RELEASED
 from . import host
 from .types import CATEGORY, Drawing, ScheduleType, preview
 
+SMALLEST = RELEASED.pixel_unit
 DEFAULT = "f1k1_x_g9_f1k1f2k2f16k4_td"
 
 
@@ -58,12 +59,10 @@ class PackHistory(io.ComfyNode):
         )
 
     @classmethod
-    def check(
-        cls, schedule: str = DEFAULT, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT, rate: float = 0.0
-    ) -> None:
+    def check(cls, schedule: str = DEFAULT, width: int = SMALLEST, height: int = SMALLEST, rate: float = 0.0) -> None:
         """Raises ScheduleError for a schedule, LatentSizeError for a size off the unit."""
         _read(schedule, rate)
-        latent_grid(height, width)
+        RELEASED.latent_grid(height, width)
 
     @classmethod
     def value(cls, schedule: str, rate: float = 0.0, **size: int) -> str:
@@ -73,7 +72,7 @@ class PackHistory(io.ComfyNode):
     @classmethod
     def draw(cls, poll: Callable[[], None], schedule: str, width: int, height: int, rate: float = 0.0) -> Drawing:
         """The schedule's picture, and its tokens."""
-        parsed, grid = _read(schedule, rate), latent_grid(height, width)
+        parsed, grid = _read(schedule, rate), RELEASED.latent_grid(height, width)
         tokens = count_tokens(parsed, *grid)
         text = f"{tokens.context} context + {tokens.generated} generated = {tokens.total} tokens"
         return Drawing(draw_schedule(parsed, *grid), text)

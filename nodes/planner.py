@@ -17,7 +17,7 @@ from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
 from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest
 from ..framepack.planning.video import plan_video
 from ..framepack.schedule.grammar import parse
-from ..framepack.units import PIXEL_UNIT, latent_frame, latent_grid
+from ..framepack.units import RELEASED, Geometry
 from . import host
 from .endpoints import points_of
 from .types import CATEGORY, Drawing, EndpointsType, PlanType, ScheduleType, preview
@@ -44,9 +44,9 @@ class EndpointPlanner(io.ComfyNode):
         )
 
     @classmethod
-    def check(cls, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT, gap: str = "auto") -> None:
+    def check(cls, width: int = RELEASED.pixel_unit, height: int = RELEASED.pixel_unit, gap: str = "auto") -> None:
         """Raises LatentSizeError for a size off the unit, PlanError for an unknown gap rule."""
-        latent_grid(height, width)
+        RELEASED.latent_grid(height, width)
         if gap != "auto":
             Gap.parse(gap)
 
@@ -170,6 +170,12 @@ def _order_inputs() -> list[io.Input]:
             tooltip="Continue video_latent (forwards), or lead up to it (backwards).",
         ),
         io.Latent.Input("video_latent", optional=True, tooltip="Video to extend, from FramePackVideoEncode."),
+        io.Model.Input(
+            "model",
+            optional=True,
+            tooltip="Model to plan for. Needed only where its latents are not 8x8 pixels and 4 frames, as those of "
+            "HunyuanVideo and Wan 2.1 are.",
+        ),
     ]
 
 
@@ -194,10 +200,11 @@ def _request(
     halve_gaps: bool = False,
     extend: Direction = "forwards",
     video_latent: dict[str, Any] | None = None,
+    model: Any = None,
     **others: Any,
 ) -> PlanRequest:
     """The inputs as a request."""
-    parsed = parse(schedule)
+    parsed, geometry = parse(schedule), RELEASED if model is None else host.geometry(model)
     if section_length:
         parsed = replace(parsed, generate=section_length)
     return PlanRequest.lasting(
@@ -210,9 +217,10 @@ def _request(
         height=others["height"],
         width=others["width"],
         no_start="section" if without_start == MAKE_IT else "zero",
-        endpoints=tuple(_endpoint(point, fps) for point in points_of(endpoints)),
+        endpoints=tuple(_endpoint(point, fps, geometry) for point in points_of(endpoints)),
         order="halved" if halve_gaps else None,
         extend=None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
+        geometry=geometry,
     )
 
 
@@ -222,6 +230,6 @@ def _length(latent: dict[str, Any]) -> int:
     return samples.shape[2] if samples.ndim == 5 else 1
 
 
-def _endpoint(point: dict[str, Any], fps: float) -> Endpoint:
-    seconds = point["seconds"]
-    return Endpoint(frame=latent_frame(seconds, fps), slot=point["keyframe"], prompt=point["prompt"], seconds=seconds)
+def _endpoint(point: dict[str, Any], fps: float, geometry: Geometry) -> Endpoint:
+    seconds, frame = point["seconds"], geometry.latent_frame(point["seconds"], fps)
+    return Endpoint(frame=frame, slot=point["keyframe"], prompt=point["prompt"], seconds=seconds)

@@ -68,13 +68,13 @@ def beginning(start: bool, no_start: NoStart, extend: Extension | None) -> Begin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """A video of so many latent frames, the start frame and an extended video's included. Raises PlanError.
+    """A video of so many latent frames, the start frame and an extended video's included.
 
     `start`: it begins with a start image; without one, `no_start` says whether a section makes latent frame 0 or a
     zero latent stands before it. `end`: an end image is context only. `gap`: a gap rule, or None for the order's own.
     `order`: a name of ORDERS, or None for the schedule's own; `importance`: a name of IMPORTANCE. `extend`: a finished
     video to extend; where it is extended forwards, its own frames begin the video, whatever `start` says. `height` and
-    `width` are pixels. `geometry` is the backbone's.
+    `width` are pixels. `geometry` is the backbone's. Raises PlanError, and LatentSizeError for a size off its unit.
     """
 
     schedule: Schedule
@@ -99,6 +99,8 @@ class PlanRequest:
             )
         if self.no_start not in get_args(NoStart):
             raise PlanError(f"no_start is one of {', '.join(get_args(NoStart))}; got {quoted(self.no_start)}.")
+        if self.height is not None and self.width is not None:
+            self.geometry.latent_grid(self.height, self.width)
         self._check_order()
         self._check_extension()
         object.__setattr__(self, "endpoints", tuple(sorted(self.endpoints, key=lambda point: point.frame)))

@@ -18,6 +18,7 @@ from .progress import SectionProgress, show_frames
 from .route import serve_pictures
 from .runs import video_index
 from .sampling import (
+    geometry,
     is_framepack,
     latent_format,
     sample,
@@ -48,6 +49,7 @@ __all__ = [
     "decoded",
     "describe",
     "find_model",
+    "geometry",
     "list_models",
     "encoded_images",
     "find_file",

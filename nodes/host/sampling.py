@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...framepack.errors import FramePackError
 from ...framepack.sampling.guidance import HISTORY, Guidance
+from ...framepack.units import Geometry
 from .keys import SOLVER
 from .models.packed import PackedModel
 
@@ -20,6 +21,11 @@ from .models.packed import PackedModel
 def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
     """The model's latent format."""
     return model.get_model_object("latent_format")
+
+
+def geometry(model: comfy.model_patcher.ModelPatcher) -> Geometry:
+    """How the model's latents lie in pixels, frames and tokens."""
+    return model.model.diffusion_model.spec.geometry
 
 
 def is_framepack(model: Any) -> bool:

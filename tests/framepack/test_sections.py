@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framepack.errors import FramePackError, PlanError
+from framepack.errors import FramePackError, LatentSizeError, PlanError
 from framepack.planning.gaps import Gap
 from framepack.planning.orders import ORDERS, order_of
 from framepack.planning.plan import Plan
@@ -392,6 +392,13 @@ def test_key_frames_on_every_frame_leave_nothing_to_generate():
 def test_a_request_out_of_bounds_is_rejected(options, value: str):
     with pytest.raises(PlanError, match=value):
         PlanRequest(schedule=parse(I2V), **options)
+
+
+def test_a_size_off_the_backbones_unit_is_rejected():
+    with pytest.raises(LatentSizeError, match="got 100"):
+        PlanRequest(schedule=parse(I2V), num_lat_frames=37, height=64, width=100)
+    wide = Geometry(spatial=25, patch=4)
+    assert PlanRequest(schedule=parse(I2V), num_lat_frames=37, height=200, width=100, geometry=wide).width == 100
 
 
 def test_an_unknown_direction_is_rejected():

@@ -154,6 +154,12 @@ def test_two_endpoints_with_prompts_of_their_own_run_and_an_edit_of_one_leaves_t
     assert not set(again) & {0, 1}  # the first endpoint and the section after it
 
 
+def test_a_model_that_is_connected_to_the_planner_leaves_finished_sections_alone(alive: Host, parts: Graph):
+    assert sections_run(parts.queue(alive)) == [0]
+    inputs(parts, "EndpointPlanner")["model"] = inputs(parts, "SectionSampler")["model"]
+    assert sections_run(parts.queue(alive)) == []
+
+
 TIMELINES = {
     "overlap": ("0-2s: up\n1-3s: down", ["Line 2", "1 s", "2 s"]),
     "no time": ("up", ["Line 1", "'up'"]),
