@@ -30,7 +30,7 @@ from torch import Tensor
 
 from framepack.shapes.builtin import VAE
 from framepack.shapes.encode import encode_scene, load_vae, scene_of
-from framepack.units import pixel_frames
+from framepack.units import RELEASED as GEOMETRY
 from framepack.vae.tiles import RELEASED, STREAMED, TileGrid, TileStream, decode_tiled
 from tools.client import run
 from tools.host import REPO, link_folder, running
@@ -41,7 +41,7 @@ from .timing import RESULTS, circumstances, ratio, rounds, shown
 
 SECTION, SECTIONS = 9, 3
 NUM_LAT_FRAMES = SECTION * SECTIONS + 1
-BLENDED = pixel_frames(SECTION)
+BLENDED = GEOMETRY.pixel_frames(SECTION)
 GRID = (8, 8)  # latent height and width
 SIZES = {  # pixels and frames of the host's, by the name of a VAE
     "built-in VAE": {"width": 192, "height": 128, "length": 9, "batch_size": 1},
@@ -133,7 +133,8 @@ def hosted(num: int) -> list[str]:
                 grids = ["auto"] if name == "built-in VAE" else ["auto", str(STREAMED), str(RELEASED)]
                 ways = {grid: decode("FramePackVAEDecode", name, grid=grid) for grid in grids}
                 times = rounds({"VAEDecode": decode("VAEDecode", name)} | ways, num)
-                what = f"{name}, {sizes['width']}x{sizes['height']}, {pixel_frames(1 + sizes['length'] // 4)} frames"
+                frames = GEOMETRY.pixel_frames(1 + sizes["length"] // GEOMETRY.temporal)
+                what = f"{name}, {sizes['width']}x{sizes['height']}, {frames} frames"
                 rows += [
                     f"| {what}: FramePackVAEDecode, grid {grid} / VAEDecode | {'1.0' if grid == 'auto' else '-'} | "
                     f"{shown(ratio(times, grid, 'VAEDecode'), 3)} |"

@@ -124,7 +124,3 @@ class Geometry:
 
 
 RELEASED = Geometry()  # of HunyuanVideo and Wan 2.1, and so of all released FramePack weights
-
-PIXELS_PER_LATENT, FRAMES_PER_LATENT, PIXEL_UNIT = RELEASED.spatial, RELEASED.temporal, RELEASED.pixel_unit
-pixel_frames, num_sections = RELEASED.pixel_frames, RELEASED.num_sections
-latent_frame, latent_grid = RELEASED.latent_frame, RELEASED.latent_grid

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..framepack.errors import LatentSizeError
 from ..framepack.planning.buckets import BASE_SIZE, nearest_bucket
-from ..framepack.units import FRAMES_PER_LATENT, PIXEL_UNIT
+from ..framepack.units import RELEASED
 from ..framepack.vae.narrow import NarrowConvolutions
 from . import host
 from .types import CATEGORY
@@ -79,12 +79,12 @@ class FramePackVideoEncode(io.ComfyNode):
     @classmethod
     def execute(cls, images: Tensor, vae: Any, extend: str) -> io.NodeOutput:
         """Trim and encode."""
-        if any(side % PIXEL_UNIT for side in images.shape[1:3]):
+        if any(side % RELEASED.pixel_unit for side in images.shape[1:3]):
             raise LatentSizeError(
-                f"images came as {images.shape[2]}x{images.shape[1]} pixels; expected multiples of {PIXEL_UNIT}. Fit "
-                "them with FramePackResolution."
+                f"The images' sides must be multiples of {RELEASED.pixel_unit} pixels; got "
+                f"{images.shape[2]}x{images.shape[1]}. Fit them with FramePackResolution."
             )
-        extra = (images.shape[0] - 1) % FRAMES_PER_LATENT
+        extra = (images.shape[0] - 1) % RELEASED.temporal
         kept = images[extra:] if extend == "forwards" else images[: images.shape[0] - extra]
         with NarrowConvolutions():
             return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})

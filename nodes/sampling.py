@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..framepack.sampling.sigmas import flow_sigmas
 from ..framepack.sampling.solvers import SOLVERS
-from ..framepack.units import BASE, PIXEL_UNIT, latent_grid
+from ..framepack.units import BASE, RELEASED
 from . import host
 from .types import CATEGORY
 
@@ -33,14 +33,14 @@ class FramePackSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def check(cls, width: int = PIXEL_UNIT, height: int = PIXEL_UNIT) -> None:
+    def check(cls, width: int = RELEASED.pixel_unit, height: int = RELEASED.pixel_unit) -> None:
         """Raises LatentSizeError for a size off the unit."""
-        latent_grid(height, width)
+        RELEASED.latent_grid(height, width)
 
     @classmethod
     def execute(cls, steps: int, width: int, height: int, num_lat_frames: int) -> io.NodeOutput:
         """Compute them."""
-        return io.NodeOutput(flow_sigmas(steps, BASE.num_tokens(num_lat_frames, *latent_grid(height, width))))
+        return io.NodeOutput(flow_sigmas(steps, BASE.num_tokens(num_lat_frames, *RELEASED.latent_grid(height, width))))
 
 
 class FramePackSolver(io.ComfyNode):

@@ -20,7 +20,7 @@ from ..framepack.planning.plan import Anchor, Section
 from ..framepack.planning.request import VIDEO
 from ..framepack.sampling.guidance import Guidance, blank, sees
 from ..framepack.sampling.sigmas import check_sigmas, flow_sigmas
-from ..framepack.units import BASE, PIXELS_PER_LATENT, latent_grid
+from ..framepack.units import BASE, RELEASED
 from . import host
 from .sampler import SLOT_INPUTS, guidance_inputs, said_name, shared_inputs
 from .several import clip_of, images_of
@@ -85,7 +85,7 @@ class FramePackSections(io.ComfyNode):
         if not slices:
             raise PlanError("sections is empty, so there is nothing to sample. SectionSampler places this node.")
         _warn_of_order(model, slices)
-        grid, fmt = latent_grid(*json.loads(size)), host.latent_format(model)
+        grid, fmt = host.geometry(model).latent_grid(*json.loads(size)), host.latent_format(model)
         known = _made(values) | _placed(places, grid, values) | _slots(slices, grid, values)
         _check_channels(known.values(), fmt.latent_channels)
         timeline = {name: fmt.process_in(latent) for name, latent in known.items()}
@@ -148,7 +148,7 @@ def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
 
 def made_and_placed(values: dict[str, Any], size: str, places: str) -> dict[int | str, Tensor]:
     """Raw latents by frame: of sections that came as made_0, made_1, ..., then from outside."""
-    return _made(values) | _placed(places, latent_grid(*json.loads(size)), values)
+    return _made(values) | _placed(places, RELEASED.latent_grid(*json.loads(size)), values)
 
 
 def _made(values: dict[str, Any]) -> dict[int | str, Tensor]:
@@ -197,7 +197,7 @@ def _slot(slot: str, grid: tuple[int, int], values: dict[str, Any]) -> Tensor:
             "LatentFromBatch."
         )
     if tuple(samples.shape[3:]) != grid:
-        came, expected = ("x".join(str(PIXELS_PER_LATENT * n) for n in (w, h)) for h, w in (samples.shape[3:], grid))
+        came, expected = ("x".join(str(RELEASED.spatial * n) for n in (w, h)) for h, w in (samples.shape[3:], grid))
         raise LatentSizeError(
             f"{name or slot} is of an image of {came} pixels; the plan is {expected}. Resize the image, or give "
             "EndpointPlanner its width and height."

@@ -24,7 +24,7 @@ from ..models.backbones import POSITIONS
 from ..training.clips import Clips
 from ..training.reports import read_log
 from ..training.states import ABOUT, read_weights
-from ..units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
+from ..units import RELEASED
 from . import builtin
 from .encode import scene_of
 from .encoders import write_video
@@ -51,9 +51,9 @@ def fit_preview(clips: Clips) -> tuple[Tensor, Tensor]:
     latents, colours = [], []
     whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
     for clip in whole[:NUM_FITTED]:
-        frames = range(0, FRAMES_PER_LATENT * clip.num_lat_frames - 3, FRAMES_PER_LATENT)  # one frame of each latent
+        frames = range(0, RELEASED.temporal * clip.num_lat_frames - 3, RELEASED.temporal)  # one frame of each latent
         pixels = render(scene_of(int(clip.name)), frames) * 2 - 1  # c t h w
-        pooled = torch.nn.functional.avg_pool2d(pixels, PIXELS_PER_LATENT)
+        pooled = torch.nn.functional.avg_pool2d(pixels, RELEASED.spatial)
         latents.append(rearrange(clips.read(clip, clip.num_lat_frames), "c t h w -> (t h w) c"))
         colours.append(rearrange(pooled, "c t h w -> (t h w) c"))
     x, y = torch.cat(latents), torch.cat(colours)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FramePackError, LatentSizeError
-from ..units import FRAMES_PER_LATENT, pixel_frames
+from ..units import RELEASED as GEOMETRY
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -47,7 +47,7 @@ class TileGrid:
     @property
     def overlap(self) -> int:
         """Pixel frames that two neighbouring tiles are blended over."""
-        return FRAMES_PER_LATENT * (self.tile - 1 - self.stride)
+        return GEOMETRY.temporal * (self.tile - 1 - self.stride)
 
     def tiles(self, num_lat_frames: int) -> list[range]:
         """Latent frames of each tile. Only a first tile may hold one latent: any other would drop its one frame."""
@@ -121,14 +121,14 @@ class TileStream:
                 return
             frames = self._blended(held[:, :, : grid.tile], self._tail)
             self._latents = held[:, :, grid.stride :]
-            final = FRAMES_PER_LATENT * grid.stride + first
+            final = GEOMETRY.temporal * grid.stride + first
             self._tail = frames[:, :, final:].clone()  # a view would hold all of the tile
             yield frames[:, :, :final]
 
     def _blended(self, latents: Tensor, tail: Tensor | None) -> Tensor:
         """A tile's frames without those that earlier tiles made final."""
         frames = self.decode(latents.contiguous())  # equal bits, however the latents arrived
-        expected = pixel_frames(latents.shape[2])
+        expected = GEOMETRY.pixel_frames(latents.shape[2])
         if frames.ndim != 5 or frames.shape[2] != expected:
             raise FramePackError(
                 f"The VAE must make {expected} frames of {latents.shape[2]} latent frames, b c n h w; got "

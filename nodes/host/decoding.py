@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...framepack.errors import FramePackError, LatentSizeError
-from ...framepack.units import FRAMES_PER_LATENT, pixel_frames
+from ...framepack.units import RELEASED
 from .bar import Bar
 from .frame_streams import AUTO, frame_stream
 from .runs import say
@@ -37,9 +37,9 @@ def check_latents(vae: Any, latents: Tensor) -> None:
             f"samples must be the latents of a video, b c t h w; got {tuple(latents.shape)}. Connect SectionSampler."
         )
     factor = vae.temporal_compression_decode()
-    if vae.latent_dim != 3 or factor != FRAMES_PER_LATENT:
+    if vae.latent_dim != 3 or factor != RELEASED.temporal:
         raise FramePackError(
-            f"The VAE must make {FRAMES_PER_LATENT} frames per latent; got {factor or 1}. Load the VAE "
+            f"The VAE must make {RELEASED.temporal} frames per latent; got {factor or 1}. Load the VAE "
             "that the model was trained with, HunyuanVideo's or Wan 2.1's."
         )
     check_channels(vae, latents.shape[1])
@@ -48,7 +48,7 @@ def check_latents(vae: Any, latents: Tensor) -> None:
 def decoded(vae: Any, latents: Tensor, grid: str = AUTO) -> Tensor:
     """All frames ``b n h w c`` of latents ``b c t h w``. Under auto, one tile holds the whole video if that fits."""
     check_latents(vae, latents)
-    num, factor = pixel_frames(latents.shape[2]), vae.spacial_compression_decode()
+    num, factor = RELEASED.pixel_frames(latents.shape[2]), vae.spacial_compression_decode()
     size = (factor * latents.shape[3], factor * latents.shape[4])
     images = torch.empty(len(latents), num, *size, 3, device=vae.output_device)
     for image, latent in zip(images, latents.split(1), strict=True):
@@ -65,7 +65,7 @@ def decode_stream(vae: Any, latents: Tensor, grid: str = AUTO, whole: bool = Fal
     Memory stays that of short tiles, unless `whole` allows one tile over the whole video.
     """
     check_latents(vae, latents)
-    bar = Bar(pixel_frames(latents.shape[2]))
+    bar = Bar(RELEASED.pixel_frames(latents.shape[2]))
     stream = frame_stream(vae, grid, latents.shape[2] if whole else None)
     for frames in chain(stream.push(latents), stream.flush()):
         bar.update(len(frames))

@@ -20,7 +20,7 @@ from ...framepack.errors import TooLittleMemoryError
 from ...framepack.nn.layers import Modulation
 from ...framepack.planning.memory import Work, check_plan, check_work
 from ...framepack.planning.plan import Plan, Section
-from ...framepack.units import BASE, latent_grid
+from ...framepack.units import BASE
 from .runs import begin_run, current_run
 
 log = logging.getLogger(__name__)
@@ -28,15 +28,17 @@ log = logging.getLogger(__name__)
 
 def begin_plan(plan: Plan, images: bool) -> None:
     """A plan is about to be sampled, and decoded to images. Raises TooLittleMemoryError where it does not fit."""
-    grid = latent_grid(plan.height or 0, plan.width or 0)
+    grid = *plan.geometry.latent_grid(plan.height or 0, plan.width or 0), plan.geometry.patch
     check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free, images)
-    begin_run(len(plan.sections), (max(plan.sections, key=lambda section: _tokens(section, grid)), grid))
+    begin_run(len(plan.sections), (max(plan.sections, key=lambda section: _tokens(section, grid)), grid[:2]))
 
 
 def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid: tuple[int, int]) -> None:
     """Raises TooLittleMemoryError where this section, or the plan's largest, does not fit on the device."""
-    section, grid = max((section, grid), current_run().largest or (section, grid), key=lambda found: _tokens(*found))
     dit = model.model.diffusion_model
+    largest = current_run().largest or (section, grid)
+    patch = dit.spec.geometry.patch
+    section, grid = max((section, grid), largest, key=lambda found: _tokens(found[0], (*found[1], patch)))
     dtype: torch.dtype = model.model.manual_cast_dtype or dit.dtype
     work = Work(
         section=section,
@@ -45,6 +47,7 @@ def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid
         model_width=dit.spec.width,
         itemsize=dtype.itemsize,
         matrix=_largest_matrix(dit) * dtype.itemsize,
+        geometry=dit.spec.geometry,
     )
     device = model.load_device
     try:
@@ -56,7 +59,8 @@ def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid
             raise
 
 
-def _tokens(section: Section, grid: tuple[int, int]) -> int:
+def _tokens(section: Section, grid: tuple[int, int, int]) -> int:
+    """Tokens on a grid of latent height, latent width and patch."""
     return BASE.num_tokens(section.num_lat_frames, *grid) + section.num_context_tokens(*grid)
 
 

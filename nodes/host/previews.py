@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...framepack.units import FRAMES_PER_LATENT, PIXELS_PER_LATENT
+from ...framepack.units import RELEASED
 from .pictures import on_page
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 MAX_PICTURES = 48  # frames of the animation; a longer video shows every second, third, ... latent frame
 SIZE = 128  # pixels of its longer side, at least
 ANIMATION = {  # Pillow's options; a key frame beside the first would have every frame encoded twice
-    "duration": round(1000 * FRAMES_PER_LATENT / 30),
+    "duration": round(1000 * RELEASED.temporal / 30),
     "loop": 0,
     "quality": 60,
     "method": 0,
@@ -59,10 +59,10 @@ class Previews:
 
     def of_frames(self, first: int, frames: Iterable[Tensor]) -> dict[str, Any]:
         """A node's ui: the animation with decoded frames ``n h w c``, from pixel frame `first` on, in their places."""
-        began, apart, pictures, at = time.monotonic(), FRAMES_PER_LATENT * self.stride, {}, first
+        began, apart, pictures, at = time.monotonic(), RELEASED.temporal * self.stride, {}, first
         for some in frames:
             for i in range(-at % apart, len(some), apart):
-                pictures[(at + i) // FRAMES_PER_LATENT] = _reduced(some[i])
+                pictures[(at + i) // RELEASED.temporal] = _reduced(some[i])
             at += len(some)
         return self._shown(pictures, began)
 
@@ -105,4 +105,4 @@ def _size(height: int, width: int) -> tuple[int, int]:
 def _reduced(frame: Tensor) -> Image.Image:
     """A frame ``h w c`` in [0, 1] at the size of a picture of its latent."""
     picture = Image.fromarray((frame * 255).clamp(0, 255).byte().cpu().numpy())
-    return picture.resize(_size(*(side // PIXELS_PER_LATENT for side in frame.shape[:2])))
+    return picture.resize(_size(*(side // RELEASED.spatial for side in frame.shape[:2])))

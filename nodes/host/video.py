@@ -22,7 +22,7 @@ from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
 from ...framepack.errors import LatentSizeError
-from ...framepack.units import pixel_frames
+from ...framepack.units import RELEASED
 from .decoding import check_latents, decode_stream
 from .frame_streams import AUTO
 
@@ -62,7 +62,8 @@ class StreamedVideo(Input.Video):
                 f"FramePack Video takes the latents of one video; got {len(latents)}. Take one with LatentFromBatch."
             )
         self.vae, self.latents, self.rate = vae, latents, Fraction(round(fps * 1000), 1000)
-        self.grid, self.first, self.stop = grid, first, pixel_frames(latents.shape[2]) if stop is None else stop
+        last = RELEASED.pixel_frames(latents.shape[2])
+        self.grid, self.first, self.stop = grid, first, last if stop is None else stop
         self.source: str | None = None  # a file of it, once one has been asked for
 
     def frames(self) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from framepack.errors import FramePackError, LatentSizeError
-from framepack.units import pixel_frames
+from framepack.units import RELEASED as GEOMETRY
 from framepack.vae.tiles import RELEASED, STREAMED, TileGrid, TileStream, decode_tiled, longest_grid
 
 GRIDS = [RELEASED, STREAMED, TileGrid(tile=4, stride=3), TileGrid(tile=5, stride=2), TileGrid(tile=2, stride=1)]
@@ -25,7 +25,8 @@ class Decoder:
         self.tiles.append(latents.shape[2])
         x = (latents - latents.mean()) / latents.std()
         return (
-            x.cumsum(2).repeat_interleave(4, 2)[:, :, 3:] + torch.arange(pixel_frames(latents.shape[2]))[:, None, None]
+            x.cumsum(2).repeat_interleave(4, 2)[:, :, 3:]
+            + torch.arange(GEOMETRY.pixel_frames(latents.shape[2]))[:, None, None]
         )
 
 
@@ -58,7 +59,7 @@ def overlap_added(decode: Decoder, x: Tensor, grid: TileGrid) -> Tensor:
 def test_any_pieces_give_the_frames_of_the_whole(grid: TileGrid, num: int):
     x = latents(num)
     whole = decode_tiled(Decoder(), x, grid)
-    assert whole.shape[2] == pixel_frames(num)
+    assert whole.shape[2] == GEOMETRY.pixel_frames(num)
     assert torch.allclose(whole, overlap_added(Decoder(), x, grid), atol=1e-5)
     for seed in range(5):
         stream = TileStream(Decoder(), grid)

@@ -21,7 +21,7 @@ from framepack.planning.prompts import to_data
 from framepack.planning.request import Endpoint, Extension, PlanRequest, lat_frames_for
 from framepack.planning.video import make_plan, plan_video
 from framepack.schedule.grammar import count_tokens, parse
-from framepack.units import RELEASED, Geometry, Kernel, latent_frame
+from framepack.units import RELEASED, Geometry, Kernel
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 
 I2V = "f1k1_x_g9_f1k1f2k2f16k4_td"
@@ -354,7 +354,7 @@ def test_a_frame_rate_out_of_bounds_is_rejected(fps: float):
     [(0, 30, 0), (1 / 30, 30, 1), (4 / 30, 30, 1), (5 / 30, 30, 2), (0.1, 30, 1), (2.5, 30, 19), (2.5, 24, 15)],
 )
 def test_a_time_is_in_the_latent_frame_that_holds_its_pixel_frame(seconds: float, fps: float, frame: int):
-    assert latent_frame(seconds, fps) == frame
+    assert RELEASED.latent_frame(seconds, fps) == frame
 
 
 @pytest.mark.parametrize("gap", ["capped", "capped:x", "capped:12345", "", "far", 17, None, ["true"]])
@@ -525,6 +525,6 @@ def test_a_direction_that_a_schedule_cannot_take_is_rejected(schedule: str, dire
     ],
 )
 def test_an_endpoint_that_cannot_be_is_named_by_its_time(seconds, words: str):
-    points = [Endpoint(frame=latent_frame(t, 30), seconds=t) for t in seconds]
+    points = [Endpoint(frame=RELEASED.latent_frame(t, 30), seconds=t) for t in seconds]
     with pytest.raises(PlanError, match=words):
         make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37, endpoints=points)
