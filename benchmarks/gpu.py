@@ -9,6 +9,7 @@ the same; all of them need about 110 GiB, most of it for the recorded inputs of 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from .cases import Case, Ours
 from .floor import Floor
+from .gguf import shares
 from .timing import RESULTS, circumstances, ratio, rounds, shown
 
 FP8 = torch.float8_e4m3fn
@@ -105,6 +107,8 @@ def measure(case: Case, device: str, num: int, backend: str) -> list[str]:
     other.dit.compile_blocks(backend=backend)
     times = timed(eager=model.ours, compiled=other.ours, floor=floor.replay)
     rows = [(a, b, ratio(times, a, b)) for a, b in (("eager", "floor"), ("compiled", "floor"), ("compiled", "eager"))]
+    step = statistics.median(times["eager"])
+    blocks = [f"| dequantizing {kind} / eager | {share:.3f} |" for kind, share in shares(model, step, device).items()]
     del floor
     quantized(other)
     times = timed(eager=model.ours, fp8=other.ours)
@@ -114,7 +118,7 @@ def measure(case: Case, device: str, num: int, backend: str) -> list[str]:
         Streamed([block for name in other.dit.BLOCKS for block in getattr(other.dit, name)], device)
         times = timed(eager=model.ours, streamed=other.ours)
         rows.append(("streamed weights", "eager", ratio(times, "streamed", "eager")))
-    return [f"| {a} / {b} | {shown(values)} |" for a, b, values in rows]
+    return [*(f"| {a} / {b} | {shown(values)} |" for a, b, values in rows), *blocks]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FOLDER = REPO / "workflows"
 HUB = "https://huggingface.co"
 I2V, F1 = "FramePackI2V_HY_fp8_e4m3fn.safetensors", "FramePack_F1_I2V_HY_20250503_fp8_e4m3fn.safetensors"
+GGUF = "FramePackI2V_HY_Q4_0.gguf"  # made by the user: the page offers to download safetensors only
 VAE, VISION = "hunyuan_video_vae_bf16.safetensors", "sigclip_vision_patch14_384.safetensors"
 LLAMA, CLIP_L = "llava_llama3_fp8_scaled.safetensors", "clip_l.safetensors"
 REPACKAGED = f"{HUB}/Comfy-Org/HunyuanVideo_repackaged/resolve/main/split_files"
@@ -34,6 +35,13 @@ FILES = {
 INVERTED, FORWARD = "f1k1_x_g9_f1k1f2k2f16k4_td", "f1k1_x_f16k4f2k2f1k1_g9"
 PROMPT = "The girl dances gracefully, with clear movements, full of charm."
 NEEDS = "\n\nNeeds about 24 GB of files, which ComfyUI offers to download when they are missing."
+NEEDS_GGUF = (
+    "\n\nNeeds the package gguf (`pip install gguf` into ComfyUI's Python) and a GGUF file in models/diffusion_models. "
+    "Make one of a bf16 file: `python -m framepack convert FramePackI2V_HY_bf16.safetensors FramePackI2V_HY_Q4_0.gguf "
+    "--type Q4_0`. It has 9.5 GB; 5.9 GB of it go to the card, where they fit, and are streamed where they do not. The "
+    "rest, for the modulations, stays in memory: 32 GB of it are advised. The other files have about 11 GB, which "
+    "ComfyUI offers to download. These sizes are computed; no card was measured yet."
+)
 
 
 def image_to_video_small() -> Graph:
@@ -66,7 +74,7 @@ class Released:
     """The parts that all workflows of the released models share."""
 
     def __init__(self, name: str, note: str, model: str = I2V, prompt: str = PROMPT):
-        self.g = Graph(name, note + NEEDS)
+        self.g = Graph(name, note + (NEEDS_GGUF if model == GGUF else NEEDS))
         self.model = self.load("FramePackLoadModel", [model], model_name=model)
         names = {"clip_name1": CLIP_L, "clip_name2": LLAMA, "type": "hunyuan_video", "device": "default"}
         self.clip = self.load("DualCLIPLoader", [CLIP_L, LLAMA], **names)
@@ -78,8 +86,9 @@ class Released:
         self.schedule = self.g.add("PackHistory", schedule=schedule, width=640, height=640)
 
     def load(self, kind: str, files: list[str], **values: Any) -> Node:
-        """A loader, with where its files can be had."""
-        models = [{"name": name, "url": FILES[name][0], "directory": FILES[name][1]} for name in files]
+        """A loader, with where the page downloads its files from."""
+        known = [name for name in files if name in FILES]
+        models = [{"name": name, "url": FILES[name][0], "directory": FILES[name][1]} for name in known]
         return self.g.add(kind, models=models, **values)
 
     def image(self, title: str) -> Node:
@@ -100,6 +109,14 @@ class Released:
         given = {"seconds": 5.0, "fps": 30.0, "start_image": True} | values
         return self.g.add("EndpointPlanner", schedule=self.schedule, width=width, height=height, **given)
 
+    def streamed(self, plan: Node, **values: Any) -> Graph:
+        """Sample, and decode while the video is written, so that no more than a tile of frames is in memory."""
+        unipc = self.g.add("FramePackSolver", solver="unipc")
+        samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
+        video = self.g.add("FramePackVideo", samples=samples, vae=self.vae, fps=30.0)
+        self.g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{self.g.name}", format="mp4", codec="auto")
+        return self.g
+
     def finish(self, plan: Node, still: bool = False, **values: Any) -> Graph:
         """Sample with the reference's solver, decode and save. In a forward order sections are decoded as they come."""
         unipc = self.g.add("FramePackSolver", solver="unipc")
@@ -116,6 +133,20 @@ def image_to_video() -> Graph:
         "drift. Change the image, the prompt and the seconds."
     )
     return _from_image(Released("image_to_video", note))
+
+
+def image_to_video_small_card() -> Graph:
+    """The inverted model in GGUF, for 6 to 8 GB."""
+    r = Released(
+        "image_to_video_small_card",
+        "## Image to video on a card of 6 to 8 GB\n\nThe model stays in blocks of 4 bits, in memory and on the card; "
+        "each layer is dequantized where it is used. The text encoder is the fp8 one. The video is decoded while it is "
+        "saved. A smaller base in FramePack Resolution, or a shorter video, needs less.",
+        GGUF,
+    )
+    image = r.image("Start image")
+    plan = r.plan(image[1], image[2])
+    return r.streamed(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
 
 
 def image_to_video_f1() -> Graph:
@@ -232,7 +263,7 @@ def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Gr
 
 WORKFLOWS = (
     *(image_to_video_small, image_to_video, image_to_video_f1, text_to_video, start_and_end_frame, key_frames),
-    *(single_frame, extend_forwards, extend_backwards),
+    *(single_frame, extend_forwards, extend_backwards, image_to_video_small_card),
 )
 
 

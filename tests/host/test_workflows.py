@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from framepack.checkpoints.convert import convert
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
-from tools.shipped import F1, I2V, VAE
+from tools.shipped import F1, GGUF, I2V, VAE
 
 NAMES = sorted(path.stem for path in (REPO / "workflows" / "api").glob("*.json"))
 RELEASED = [name for name in NAMES if not name.endswith("_small")]
@@ -41,9 +42,10 @@ def files(host: Host) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     for path in placed[:2]:
         save_file(weights, path)
+    convert(placed[0], models / "diffusion_models" / GGUF, "Q4_0")
     shutil.copyfile(REPO / "framepack" / "shapes" / "assets" / "vae" / "framepack_shapes_vae.safetensors", placed[2])
     yield
-    for path in placed:
+    for path in (*placed, models / "diffusion_models" / GGUF):
         path.unlink()
 
 
