@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -107,7 +108,10 @@ def _after(layout: Layout, point: Endpoint, room: int) -> Section:
 def _nearest(points: Sequence[Endpoint], section: Section) -> str | None:
     """The prompt of the endpoint that is nearest in time."""
     start, stop = section.makes[0]
-    return min(points, key=lambda point: abs(2 * point.frame + 1 - start - stop)).prompt
+    middle = start + stop - 1  # twice the frame
+    after = bisect_left(points, middle, key=lambda point: 2 * point.frame)
+    near = points[max(after - 1, 0) : after + 1]
+    return min(near, key=lambda point: abs(2 * point.frame - middle)).prompt
 
 
 def _with_end(sections: list[Section], last: int) -> list[Section]:

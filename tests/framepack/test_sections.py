@@ -185,6 +185,15 @@ def test_each_endpoint_tells_what_is_nearer_to_it_than_to_another():
         assert section.prompt == {0.5: None, 40.5: "blue", 90.5: None, 140.5: "red"}[nearest]
 
 
+@pytest.mark.timed
+def test_a_thousand_endpoints_are_planned_in_little_time():
+    points = [Endpoint(frame=9 * i, slot=f"key {i}", prompt=f"prompt {i}") for i in range(1, 1000)]
+    began = time.process_time()
+    plan = make_plan(parse("f1k1_x_g1_f1k1_td"), num_lat_frames=9001, endpoints=points)
+    assert len({section.prompt for section in plan.sections}) == 1000
+    assert time.process_time() - began < 4
+
+
 def test_endpoints_may_come_in_any_order_and_number():
     assert make_plan(parse(I2V), num_lat_frames=200, endpoints=reversed(POINTS)) == make_plan(
         parse(I2V), num_lat_frames=200, endpoints=POINTS
