@@ -15,8 +15,12 @@ import comfy.model_patcher
 import torch
 from checks import module_of, report
 from comfy.ldm.wan.vae import WanVAE
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.progress import get_progress_state, reset_progress_state
+from comfy_execution.utils import CurrentNodeContext, get_executing_context
 
 loading, aside = module_of("nodes.host.loading"), module_of("nodes.host.aside")
+finished = module_of("nodes.host.finished")
 builtin = module_of("framepack.shapes.builtin")
 DIT = builtin.ASSETS / "diffusion_models" / "framepack_shapes_dit.safetensors"
 
@@ -56,7 +60,7 @@ def check_what_stands_aside_is_neither_loaded_nor_counted_and_is_patched():
     assert patcher.size == size(patcher.model) - sum(size(layer) for layer in held.values())
     assert patcher.model_size() == patcher.size
     listed = {name for entry in patcher._load_list() for name in entry if isinstance(name, str)}
-    assert not [name for name in listed for own in held if own in name]
+    assert not listed & {f"diffusion_model.{own}" for own in held}
     name, layer = next(iter(held.items()))
     key = f"diffusion_model.{name}.weight"
     before, change = layer.weight.clone(), torch.ones_like(layer.weight)
@@ -66,6 +70,19 @@ def check_what_stands_aside_is_neither_loaded_nor_counted_and_is_patched():
     assert key in patcher.backup
     patcher.unpatch_model(device_to=patcher.offload_device)
     assert torch.equal(layer.weight, before)
+
+
+def check_a_node_of_an_expansion_is_shown_on_its_parent():
+    """What the nodes of a plan share is kept under the node of the page that shows them."""
+    prompt = DynamicPrompt({"7": {"class_type": "SectionSampler", "inputs": {}}})
+    prompt.add_ephemeral_node("7.0.0.section_0", {"class_type": "FramePackSections", "inputs": {}}, "7", "7")
+    with CurrentNodeContext("run", "7.0.0.section_0"):
+        context = get_executing_context()
+    assert prompt.get_display_node_id(context.node_id) == "7"
+    reset_progress_state("run", prompt)
+    assert get_progress_state().dynprompt is prompt
+    assert finished.is_kept("7.0.0.section_0")
+    assert not finished.is_kept("7")
 
 
 if __name__ == "__main__":
