@@ -165,7 +165,7 @@ def test_noise_in_turn_is_one_generators():
 def test_prompts_are_blended_around_a_border(alive: Host, three: Workflow):
     sampler = node_of(three, "SectionSampler")
     three[sampler]["inputs"]["clip"] = [node_of(three, "LoadFramePackTextEncoder"), 0]
-    lines = "0-1.8s: a red star moves up\n1.8s: a red star moves down"
+    lines = "0-1.8s: a cyan star moves up\n1.8s: a cyan star moves down"
     told = edited(three, {("EndpointPlanner", "prompts"): lines, ("EndpointPlanner", "blend"): 1.0})
     done = run(alive.url, told)
     assert sum("blend_" in node for node in done.ran) == 1

@@ -43,7 +43,7 @@ def test_an_end_image_changes_the_video(alive: Host, parts: Graph):
 
 def test_an_end_image_with_a_forward_schedule_is_refused(alive: Host, short: Workflow):
     values = {("PackHistory", "schedule"): F1, ("EndpointPlanner", "end_image"): True}
-    with pytest.raises(QueueError, match=r"inverted schedule; got \S*f16k4f2k2f1k1_g9"):
+    with pytest.raises(QueueError, match=r"f16k4f2k2f1k1_g9"):
         run(alive.url, edited(short, values))
 
 
@@ -117,11 +117,11 @@ def test_an_image_is_fitted_to_a_bucket(alive: Host, graph: Graph, fit: str, siz
 def test_a_prompt_timeline_encodes_each_prompt_once_and_an_edit_reruns_what_depends_on_it(alive: Host, parts: Graph):
     planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
     planner["seconds"], sampler["clip"] = 4.8, [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
-    planner["prompts"] = "0-2.4s: a red star moves up\n2.4s: a red star moves down"
+    planner["prompts"] = "0-2.4s: a purple star moves up\n2.4s: a purple star moves down"
     first = parts.queue(alive)
     assert sections_run(first) == [0, 1, 2, 3]
     assert len([node for node in first.ran if ".prompt_" in node]) == 2
-    planner["prompts"] = "0-2.4s: a red star moves left\n2.4s: a red star moves down"
+    planner["prompts"] = "0-2.4s: a purple star moves left\n2.4s: a purple star moves down"
     assert sections_run(parts.queue(alive)) == [2, 3]  # inverted: the end of the video is made first, and is kept
 
 
@@ -140,8 +140,8 @@ def test_of_four_sections_the_third_ones_prompt_reruns_the_third_and_fourth(aliv
 def test_two_endpoints_with_prompts_of_their_own_run_and_an_edit_of_one_leaves_the_other_gap(alive: Host, parts: Graph):
     planner, sampler = inputs(parts, "EndpointPlanner"), inputs(parts, "SectionSampler")
     planner["seconds"], sampler["clip"] = 7.2, [node_of(parts.workflow, "LoadFramePackTextEncoder"), 0]
-    first = parts.add("FramePackEndpoint", seconds=2.4, prompt="a blue circle moves up", keyframe="")
-    second = parts.add("FramePackEndpoint", seconds=4.8, prompt="a green square", keyframe="", previous=first)
+    first = parts.add("FramePackEndpoint", seconds=2.4, prompt="a purple circle moves up", keyframe="")
+    second = parts.add("FramePackEndpoint", seconds=4.8, prompt="a purple square", keyframe="", previous=first)
     planner["endpoints"] = second
     done = parts.queue(alive)
     assert frames_of(saved(alive, done)).shape[0] == 217
