@@ -3,7 +3,7 @@
 Both give v = v0 + scale (v - v0), v0 the velocity of the second pass. Text guidance leaves out the prompt (Ho and
 Salimans 2022), optionally only at high noise levels (Kynkaanniemi et al. 2024), where the content is decided; at low
 levels it would only disturb what the neighbouring sections already show. History guidance leaves out the history too
-(Song et al. 2025), so that a section continues it more closely. A step uses one of them, so it takes at most two passes.
+(Song et al. 2025), so that a section continues it more closely. A step uses one of them and takes at most two passes.
 """
 
 from __future__ import annotations
