@@ -247,7 +247,9 @@ def test_planning_polls_for_an_interrupt_once_a_section():
     assert len(polled) == len(plan.sections) == 4
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "plans").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent / "plans" / "first").glob("*.json")), ids=lambda path: path.stem
+)
 def test_plans_of_earlier_versions_are_read_as_they_were_written(path: Path):
     """The format of version 0.1: every context's frames and positions as lists, its own positions."""
     written = json.loads(path.read_text())
