@@ -34,7 +34,7 @@ def model_parts(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
     """A MODEL's identity, patches, options and precision. Raises UnkeyableError."""
     identity = model.get_attachment(IDENTITY)
     if identity is None:
-        raise UnkeyableError("the model does not come from Load FramePack Model")
+        raise UnkeyableError("the model does not come from FramePack Load Model")
     for name in EMPTY:
         if _holds(getattr(model, name)):
             raise UnkeyableError(f"the model has {name.replace('_', ' ')}")

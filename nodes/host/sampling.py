@@ -113,8 +113,8 @@ def sample(
     """
     if model.model_options.get("context_handler") is not None:
         raise ContextWindowsError(
-            "The model has context windows, and Section Sampler samples each section as one window of "
-            f"{noise.shape[2]} latent frames. Remove the Context Windows node between the model and Section Sampler."
+            "The model has context windows, and FramePack Section Sampler samples each section as one window of "
+            f"{noise.shape[2]} latent frames. Remove the Context Windows node before FramePack Section Sampler."
         )
     guider, blank = SectionGuider(model, guidance, conds), torch.zeros_like(noise)
     made = guider.sample(noise, blank, sampler, sigmas, callback=callback, seed=seed)
