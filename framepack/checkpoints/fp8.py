@@ -16,15 +16,6 @@ ROWS = 1024  # rows that are cast at a time, so that a wide matrix needs no wide
 SCALE = "scale_rows"  # name of the scales beside a layer's weight
 
 
-def held_by(device: torch.device | str, dtype: torch.dtype = DTYPE) -> bool:
-    """Can a device hold float8 and cast it to a wider dtype? Apple's MPS, for one, cannot."""
-    try:
-        torch.zeros(1).to(dtype).to(device).to(torch.float32)
-    except (RuntimeError, TypeError, NotImplementedError):
-        return False
-    return True
-
-
 def to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """weight ``o i`` -> float8 ``o i`` and its scales, float32 ``o 1``: their product is the weight again."""
     out, scales = torch.empty_like(weight, dtype=DTYPE), weight.new_empty(len(weight), 1, dtype=torch.float32)

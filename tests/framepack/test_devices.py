@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framepack.checkpoints.fp8 import held_by
 from framepack.models.memo import KEY, Constants, Store
 from framepack.packing.history import gather
 from framepack.planning.video import make_plan
@@ -49,7 +48,7 @@ def test_a_section_is_the_same_on_a_device_that_lacks_dtypes(small: Small, solve
         assert (got.cpu() - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_a_device_tells_whether_it_holds_float8():
-    assert held_by("cpu")
-    with device() as where:
-        assert not held_by(where)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_the_stand_in_has_none_of_the_dtypes_that_it_lacks(dtype: torch.dtype):
+    with device() as where, pytest.raises(TypeError):
+        torch.zeros(2).to(dtype).to(where)
