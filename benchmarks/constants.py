@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.models.memo import KEY, Constants, Store
 from framepack.nn.layers import Modulation
+from framepack.nn.rope import unturned
+from framepack.nn.rows import in_runs
 from framepack.planning.video import make_plan
 from framepack.schedule.grammar import parse
 
@@ -55,7 +57,9 @@ def bare(dit: HunyuanDiT) -> Callable[..., Any]:
 def blocks_of(dit: HunyuanDiT, given: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """One block of each kind on the tokens of the step, its modulations given."""
     tokens, phases = dit.pack(given["x"], given["positions"], given["history"])
-    text, attend = torch.randn(1, WORDS + SEEN, dit.spec.width), dit.attend(None, {})
+    text = torch.randn(1, WORDS + SEEN, dit.spec.width)
+    phases = torch.cat([phases, unturned(text.shape[1], phases)], 1)
+    run = dit.run({}, phases=phases)._replace(rows=in_runs)
     double, single = dit.transformer_blocks[0], dit.single_transformer_blocks[0]
     vec = torch.randn(1, dit.spec.width)
 
@@ -63,8 +67,8 @@ def blocks_of(dit: HunyuanDiT, given: dict[str, Any]) -> dict[str, Callable[[], 
         return [layer(vec) for layer in block.modulations]
 
     return {
-        "double": partial(double, tokens, text, parts(double), phases, attend),
-        "single": partial(single, torch.cat([tokens, text], 1), parts(single), phases, attend),
+        "double": partial(double, tokens, text, parts(double), run),
+        "single": partial(single, torch.cat([tokens, text], 1), parts(single), run),
     }
 
 

@@ -51,8 +51,8 @@ class Floor:
     def record(cls, forward: Callable[[], Any]) -> Floor:
         """Run a forward once and keep its products with their inputs.
 
-        Autograd is on while it runs, so that pieces which write over their inputs take their plain form, whose
-        products are whole: the model's weights should ask for no gradient.
+        Autograd is on while it runs, so that products are recorded whole instead of in runs of rows. The weights must
+        not require a gradient.
         """
         recorder = _Recorder()
         with torch.enable_grad(), recorder:

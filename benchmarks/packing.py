@@ -14,6 +14,8 @@ import torch.nn.functional as F
 
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.models.memo import KEY, Constants, Store
+from framepack.nn.rope import unturned
+from framepack.nn.rows import in_runs
 from framepack.packing.history import gather
 from framepack.planning.plan import Section
 from framepack.planning.video import make_plan
@@ -72,14 +74,15 @@ def share(num: int) -> str:
     history = history_of(section, x)
     tokens, phases = dit.pack(x, section.positions, history)
     text, vec = torch.randn(1, 60, spec.width), F.silu(torch.randn(1, spec.width))
-    attend, both = dit.attend(None, {}), torch.cat([tokens, text], 1)
+    both, turns = torch.cat([tokens, text], 1), torch.cat([phases, unturned(text.shape[1], phases)], 1)
+    run = dit.run({}, phases=turns)._replace(rows=in_runs)
     double, single = dit.transformer_blocks[0], dit.single_transformer_blocks[0]
     parts = {block: [layer(vec) for layer in block.modulations] for block in (double, single)}
     times = rounds(
         {
             "pack": lambda: dit.pack(x, section.positions, history),
-            "double": lambda: double(tokens, text, parts[double], phases, attend),
-            "single": lambda: single(both, parts[single], phases, attend),
+            "double": lambda: double(tokens, text, parts[double], run),
+            "single": lambda: single(both, parts[single], run),
         },
         num,
     )

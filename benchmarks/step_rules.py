@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -79,47 +80,49 @@ class EasyCache(Rule):
         return v
 
 
-class _Skipped(Exception):  # noqa: N818 - it is no error
-    """Ends a forward before its other blocks; holds the tokens that the kept residual is added to."""
-
-    def __init__(self, tokens: Tensor):
-        self.tokens = tokens
-
-
 @dataclass(slots=True)
 class Blocks(Rule):
-    """Rules that keep what the blocks added to the tokens, and see what goes into the first block."""
+    """Rules that keep what the blocks added to the section's tokens, and see what goes into the first block."""
 
     base: Tensor | None = None
+    skipping: bool = False
+    num_read: int = 0  # tokens of the section, the last of the picture's
 
     def decided(self, sigma: float, x: Tensor, forward: Forward) -> Tensor:
-        """Run the model with a patch on its first block that may leave it."""
-        original = type(self.dit).run_blocks.__get__(self.dit)
+        """Run the model with a patch on every block: the first decides, the others follow, the last adds."""
+        kinds = {"double_block": self.dit.transformer_blocks, "single_block": self.dit.single_transformer_blocks}
+        patches = {(kind, i): self.follow for kind, blocks in kinds.items() for i in range(len(blocks))}
+        patches |= {("double_block", 0): self.first, ("single_block", len(kinds["single_block"]) - 1): self.last}
+        self.num_read = prod(self.dit.grid(x))
+        return forward({"patches_replace": {"dit": patches}})
 
-        def run_blocks(tokens: Tensor, *args: Any) -> Tensor:
-            try:
-                out = original(tokens, *args)
-            except _Skipped as skipped:
-                return skipped.tokens[:, -args[-1] :] + self.kept[self.key]["rest"]
-            self.computed += 1
-            self.kept[self.key]["rest"] = out - self.base[:, -out.shape[1] :]
-            return out
-
-        self.dit.run_blocks = run_blocks
-        try:
-            return forward({"patches_replace": {"dit": {("double_block", 0): self.patch}}})
-        finally:
-            del self.dit.run_blocks
-
-    def patch(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-        """Look, and leave the forward if this step is skipped."""
+    def first(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        """Look, and decide whether this step is skipped."""
         done, self.base, signal = self.look(args, extra["original_block"])
         state = self.kept.setdefault(self.key, {})
-        first, state["step"] = not state, state.get("step", -1) + 1
-        if not (first or self.final) and self.skips(state, signal):
-            raise _Skipped(self.base)
+        new, state["step"] = not state, state.get("step", -1) + 1
+        self.skipping = not (new or self.final) and self.skips(state, signal)
+        if self.skipping:
+            return {"img": self.base, "txt": args["txt"]}
         state.update(seen=signal, drift=0.0, scale=1.0)
+        self.computed += 1
         return done or extra["original_block"](args)
+
+    def follow(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        """A block in between."""
+        return args if self.skipping else extra["original_block"](args)
+
+    def last(self, args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        """Add the kept residual to the section's tokens, or keep the new one."""
+        num = self.base.shape[1]
+        section, state = slice(num - self.num_read, num), self.kept[self.key]
+        if self.skipping:
+            img = args["img"].clone()
+            img[:, section] = self.base[:, section] + state["rest"]
+            return {"img": img}
+        made = extra["original_block"](args)
+        state["rest"] = made["img"][:, section] - self.base[:, section]
+        return made
 
     def look(self, args: dict[str, Any], block: Callable) -> tuple[dict[str, Any] | None, Tensor, Tensor | None]:
         """The first block's output if it ran, the tokens that the residual is added to, and the signal."""
