@@ -38,13 +38,14 @@ class FramePackVAEDecode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
                 _grid_input("the whole video or long tiles"),
             ],
-            outputs=[io.Image.Output(tooltip="4n - 3 frames for n latent frames.")],
+            outputs=[io.Image.Output(tooltip="All frames: for Wan and HunyuanVideo 4n - 3 of n latent frames.")],
         )
 
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any, grid: str = host.AUTO) -> io.NodeOutput:
         """Decode."""
-        return io.NodeOutput(host.decoded(vae, samples["samples"], grid).flatten(0, 1))  # b n h w c -> n h w c
+        frames = host.decoded(vae, samples["samples"], grid, samples.get(host.CLIPS))
+        return io.NodeOutput(frames.flatten(0, 1))  # b n h w c -> n h w c
 
 
 class FramePackVideo(io.ComfyNode):
@@ -71,4 +72,4 @@ class FramePackVideo(io.ComfyNode):
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any, fps: float, grid: str = host.AUTO) -> io.NodeOutput:
         """Nothing is decoded yet."""
-        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps, grid))
+        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps, grid, clips=samples.get(host.CLIPS)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from . import host
-from .sections import made_and_placed, placed_inputs
+from .sections import CLIPS, made_and_placed, placed_inputs
 from .types import CATEGORY, FramesType
 
 
@@ -34,8 +36,8 @@ class FramePackVAECheck(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, vae: Any) -> io.NodeOutput:
-        """Compare channels. Raises LatentSizeError."""
-        host.check_channels(vae, host.latent_format(model).latent_channels)
+        """Compare their geometry. Raises FramePackError."""
+        host.check_vae(vae, model.model.diffusion_model.spec.geometry)
         return io.NodeOutput()
 
 
@@ -64,21 +66,33 @@ class FramePackFrames(io.ComfyNode):
                 io.Boolean.Input("last", tooltip="The video ends here."),
                 FramesType.Input("before", optional=True, tooltip="The frames before them."),
                 *placed_inputs(),
+                CLIPS,
             ],
             outputs=[FramesType.Output(), io.Image.Output(tooltip="All frames, of the last of these nodes.")],
         )
 
     @classmethod
     def execute(
-        cls, vae: Any, start: int, stop: int, last: bool, size: str, places: str, before: Any = None, **values: Any
+        cls,
+        vae: Any,
+        start: int,
+        stop: int,
+        last: bool,
+        size: str,
+        places: str,
+        before: Any = None,
+        clips: str = "null",
+        **values: Any,
     ) -> io.NodeOutput:
         """Decode, and show."""
         known = made_and_placed(values, size, places)
         like = next(iter(known.values()))
-        decoding = host.Decoding.after(before, vae, start)
-        first, new = decoding.push(torch.cat([known[i].to(like) for i in range(start, stop)], 2))
-        if last:
-            new = new + decoding.finish()[1]
-        shown = host.show_frames(first, new)
-        del new
+        lengths = json.loads(clips)
+        decoding = host.Decoding.after(before, vae, start, clips=lengths is not None)
+        latents = torch.cat([known[i].to(like) for i in range(start, stop)], 2)
+        pictures: dict[int, Tensor] = {}
+        for piece in [latents] if lengths is None else latents.split(lengths, 2):
+            pictures |= decoding.push(piece, ends=last or lengths is not None)
+        shown = host.show_frames(pictures, host.geometry_of(vae).spatial)
+        del pictures
         return io.NodeOutput(decoding, decoding.take() if last else None, ui=shown or None)

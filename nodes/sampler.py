@@ -182,7 +182,7 @@ class SectionSampler(io.ComfyNode):
             "gather",
             num_lat_frames=parsed.num_lat_frames,
             size=shared["size"],
-            **(_images(parsed.anchors, (), links) | _made(children.values())),
+            **(_images(parsed.anchors, (), links) | _made(children.values()) | _clips(parsed)),
         )
         if links.get("vae") is None:
             videos = graph.node("FramePackVideos", "videos", latents=whole.out(0))
@@ -214,12 +214,20 @@ def _frames(graph: GraphBuilder, plan: Plan, children: dict[int, Any], run: int,
             stop=frames.stop,
             last=frames.stop == plan.num_lat_frames,
             size=json.dumps([plan.height, plan.width]),
-            **(_images(anchors, (), links) | _made(children[i] for i in makers)),
+            **(_images(anchors, (), links) | _made(children[i] for i in makers) | _clips(plan, frames)),
             **({"before": node.out(0)} if node else {}),
         )
         start = frames.stop
     assert node is not None, "a plan has sections"
     return node.out(1)
+
+
+def _clips(plan: Plan, within: range | None = None) -> dict[str, str]:
+    """The lengths of the clips in a range of latent frames, as a literal, if sections decode on their own."""
+    if not plan.geometry.sections_are_clips:
+        return {}
+    within = within or range(plan.num_lat_frames)
+    return {"clips": json.dumps([len(clip) for clip in plan.clips if clip.start in within])}
 
 
 def _check(plan: Plan, links: dict[str, Any]) -> None:

@@ -29,6 +29,9 @@ from .types import CATEGORY, AnchorsType
 log = logging.getLogger(__name__)
 
 PLACES = io.String.Input("places", default="[]", tooltip="Where latents from outside lie, JSON.")
+CLIPS = io.String.Input(
+    "clips", default="null", optional=True, tooltip="Lengths of the clips that decode on their own, JSON."
+)
 SIZE = io.String.Input("size", tooltip="Height and width in pixels, JSON.")
 
 
@@ -122,16 +125,18 @@ class FramePackGather(io.ComfyNode):
             inputs=[
                 io.Int.Input("num_lat_frames", min=1, max=100_000, tooltip="Latent frames of the video."),
                 *placed_inputs(),
+                CLIPS,
             ],
             outputs=[io.Latent.Output()],
         )
 
     @classmethod
-    def execute(cls, num_lat_frames: int, size: str, places: str, **values: Any) -> io.NodeOutput:
+    def execute(cls, num_lat_frames: int, size: str, places: str, clips: str = "null", **values: Any) -> io.NodeOutput:
         """Concatenate."""
-        found = made_and_placed(values, size, places)
+        found, lengths = made_and_placed(values, size, places), json.loads(clips)
         like = next(iter(found.values()))
-        return io.NodeOutput({"samples": torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)})
+        whole = torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)
+        return io.NodeOutput({"samples": whole} | ({} if lengths is None else {host.CLIPS: lengths}))
 
 
 def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:

@@ -67,10 +67,16 @@ class Plan:
     @property
     def num_pix_frames(self) -> int:
         """Pixel frames of the video."""
+        return sum(self.geometry.pixel_frames(len(clip)) for clip in self.clips)
+
+    @property
+    def clips(self) -> list[range]:
+        """The latent frames that decode together, in order of time: all, or those of each section and anchor."""
         if not self.geometry.sections_are_clips:
-            return self.geometry.pixel_frames(self.num_lat_frames)
-        made = [stop - start for section in self.sections for start, stop in section.makes]
-        return sum(map(self.geometry.pixel_frames, [*made, *(anchor.num_lat_frames for anchor in self.anchors)]))
+            return [range(self.num_lat_frames)]
+        made = [range(start, stop) for section in self.sections for start, stop in section.makes]
+        placed = [anchor.frames for anchor in self.anchors]
+        return sorted([*made, *placed], key=lambda clip: clip.start)
 
     @property
     def slots(self) -> set[str]:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..errors import FramePackError, LatentSizeError
-from ..units import RELEASED as GEOMETRY
+from ..units import RELEASED as RELEASED_GEOMETRY
+from ..units import Geometry
 
 Decode = Callable[[Tensor], Tensor]
 
@@ -46,8 +47,8 @@ class TileGrid:
 
     @property
     def overlap(self) -> int:
-        """Pixel frames that two neighbouring tiles are blended over."""
-        return GEOMETRY.temporal * (self.tile - 1 - self.stride)
+        """Latent frames that two neighbouring tiles are blended over."""
+        return self.tile - 1 - self.stride
 
     def tiles(self, num_lat_frames: int) -> list[range]:
         """Latent frames of each tile. Only a first tile may hold one latent: any other would drop its one frame."""
@@ -75,12 +76,12 @@ def longest_grid(fits: Callable[[int], bool], whole: int | None = None) -> TileG
 class TileStream:
     """Push latents in pieces of any size; frames come out as soon as no later latent can change them.
 
-    `decode` turns latents ``b c t h w`` of one tile into its frames ``b c 4t-3 h w``; nothing else here knows the VAE.
+    `decode` turns latents ``b c t h w`` of one tile into its frames ``b c n h w``; nothing else here knows the VAE.
     The stream holds the latents of one tile and the frames of one overlap, whatever the video's length.
     """
 
-    def __init__(self, decode: Decode, grid: TileGrid = RELEASED):
-        self.decode, self.grid = decode, grid
+    def __init__(self, decode: Decode, grid: TileGrid = RELEASED, geometry: Geometry = RELEASED_GEOMETRY):
+        self.decode, self.grid, self.geometry = decode, grid, geometry
         self._latents: Tensor | None = None  # from the next tile's start on
         self._tail: Tensor | None = None  # the last frames of the tile before, to blend over; None before the first
 
@@ -121,14 +122,14 @@ class TileStream:
                 return
             frames = self._blended(held[:, :, : grid.tile], self._tail)
             self._latents = held[:, :, grid.stride :]
-            final = GEOMETRY.temporal * grid.stride + first
+            final = self.geometry.temporal * grid.stride + first
             self._tail = frames[:, :, final:].clone()  # a view would hold all of the tile
             yield frames[:, :, :final]
 
     def _blended(self, latents: Tensor, tail: Tensor | None) -> Tensor:
         """A tile's frames without those that earlier tiles made final."""
         frames = self.decode(latents.contiguous())  # equal bits, however the latents arrived
-        expected = GEOMETRY.pixel_frames(latents.shape[2])
+        expected = self.geometry.pixel_frames(latents.shape[2])
         if frames.ndim != 5 or frames.shape[2] != expected:
             raise FramePackError(
                 f"The VAE must make {expected} frames of {latents.shape[2]} latent frames, b c n h w; got "
@@ -138,7 +139,8 @@ class TileStream:
             return frames
         frames, over = frames[:, :, 1:], min(tail.shape[2], expected - 1)
         weight = torch.arange(over, device=frames.device, dtype=frames.dtype)[:, None, None]
-        seam = torch.lerp(tail[:, :, :over], frames[:, :, :over], weight / max(self.grid.overlap, 1))
+        ramp = max(self.geometry.temporal * self.grid.overlap, 1)
+        seam = torch.lerp(tail[:, :, :over], frames[:, :, :over], weight / ramp)
         return torch.cat([seam, frames[:, :, over:], tail[:, :, over:]], 2)
 
 

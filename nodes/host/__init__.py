@@ -3,7 +3,8 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
-from .decoding import Decoding, check_channels, decoded
+from .decoding import decoded
+from .decoding_run import Decoding
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
@@ -29,18 +30,21 @@ from .sampling import (
 )
 from .step_cache import with_step_cache
 from .text import load_text_encoder
+from .vaes import CLIPS, check_vae, geometry_of
 from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
 
 __all__ = [
     "AUTO",
+    "CLIPS",
     "DTYPES",
     "GRIDS",
     "Decoding",
     "SectionProgress",
     "StreamedVideo",
     "begin_plan",
-    "check_channels",
+    "check_vae",
+    "geometry_of",
     "check_memory",
     "searched",
     "section_key",

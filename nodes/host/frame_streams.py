@@ -17,6 +17,7 @@ from torch import Tensor
 from ...framepack.errors import FramePackError
 from ...framepack.vae.narrow import NarrowConvolutions
 from ...framepack.vae.tiles import RELEASED, STREAMED, TileStream, longest_grid
+from .vaes import geometry_of
 from .versions import latents_at_once
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class _Tiles(FrameStream):
         if self.stream is None:
             grid = GRIDS.get(self.grid) or longest_grid(_fits(self.vae, latents.shape), self.whole)
             log.info("decoding in tiles of %s latent frames", grid)
-            self.stream = TileStream(self._decode, grid)
+            self.stream = TileStream(self._decode, grid, geometry_of(self.vae))
         return (frames[0].movedim(0, -1) for frames in self.stream.push(latents))
 
     def flush(self) -> Iterator[Tensor]:

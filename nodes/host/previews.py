@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,14 +57,13 @@ class Previews:
         wanted = {n: latent for n, latent in raw.items() if n % self.stride == 0 and n not in self.pictures}
         return self._shown(small_pictures(wanted, fmt), began)
 
-    def of_frames(self, first: int, frames: Iterable[Tensor]) -> dict[str, Any]:
-        """A node's ui: the animation with decoded frames ``n h w c``, from pixel frame `first` on, in their places."""
-        began, apart, pictures, at = time.monotonic(), RELEASED.temporal * self.stride, {}, first
-        for some in frames:
-            for i in range(-at % apart, len(some), apart):
-                pictures[(at + i) // RELEASED.temporal] = _reduced(some[i])
-            at += len(some)
-        return self._shown(pictures, began)
+    def of_frames(self, frames: Mapping[int, Tensor], spatial: int) -> dict[str, Any]:
+        """A node's ui: the animation with decoded pictures ``h w c``, by latent frame, in their places.
+
+        `spatial` are the pixels of a latent in height and width.
+        """
+        began = time.monotonic()
+        return self._shown({n: _reduced(f, spatial) for n, f in frames.items() if n % self.stride == 0}, began)
 
     def _shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
         """The animation with more pictures, whose making `began` then. Empty where drawing takes too long."""
@@ -102,7 +101,7 @@ def _size(height: int, width: int) -> tuple[int, int]:
     return width * scale, height * scale
 
 
-def _reduced(frame: Tensor) -> Image.Image:
+def _reduced(frame: Tensor, spatial: int) -> Image.Image:
     """A frame ``h w c`` in [0, 1] at the size of a picture of its latent."""
     picture = Image.fromarray((frame * 255).clamp(0, 255).byte().cpu().numpy())
-    return picture.resize(_size(*(side // RELEASED.spatial for side in frame.shape[:2])))
+    return picture.resize(_size(*(side // spatial for side in frame.shape[:2])))

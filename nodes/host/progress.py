@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_patcher
@@ -61,9 +61,9 @@ class SectionProgress:
         return {} if self.video else self.run.previews.of_latents(raw, fmt)
 
 
-def show_frames(first: int, frames: Iterable[Tensor]) -> dict[str, Any]:
-    """A node's ui: the same animation with decoded frames, as Previews.of_frames gives it."""
-    return {} if video_index() else current_run().previews.of_frames(first, frames)
+def show_frames(frames: Mapping[int, Tensor], spatial: int) -> dict[str, Any]:
+    """A node's ui: the same animation with decoded pictures, as Previews.of_frames gives it."""
+    return {} if video_index() else current_run().previews.of_frames(frames, spatial)
 
 
 def duration(seconds: float) -> str:

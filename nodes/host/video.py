@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
 from ...framepack.errors import LatentSizeError
-from ...framepack.units import RELEASED
-from .decoding import check_latents, decode_stream
+from .decoding import decode_stream, num_frames
 from .frame_streams import AUTO
+from .vaes import check_latents, geometry_of
 
 
 class StreamedFrames:
@@ -53,23 +53,24 @@ class StreamedVideo(Input.Video):
         fps: float | Fraction,
         grid: str = AUTO,
         *,
+        clips: Sequence[int] | None = None,
         first: int = 0,
         stop: int | None = None,
     ):
-        check_latents(vae, latents)
+        check_latents(vae, latents, clips)
         if len(latents) != 1:
             raise LatentSizeError(
                 f"FramePack Video takes the latents of one video; got {len(latents)}. Take one with LatentFromBatch."
             )
-        self.vae, self.latents, self.rate = vae, latents, Fraction(round(fps * 1000), 1000)
-        last = RELEASED.pixel_frames(latents.shape[2])
-        self.grid, self.first, self.stop = grid, first, last if stop is None else stop
+        self.vae, self.latents, self.grid, self.clips = vae, latents, grid, clips
+        self.rate = Fraction(round(fps * 1000), 1000)
+        self.first, self.stop = first, num_frames(vae, latents, clips) if stop is None else stop
         self.source: str | None = None  # a file of it, once one has been asked for
 
     def frames(self) -> Iterator[Tensor]:
         """Frames ``n h w c``, some at a time; what lies before the first is decoded and left out."""
         at = 0
-        for frames in decode_stream(self.vae, self.latents, self.grid):
+        for frames in decode_stream(self.vae, self.latents, self.grid, self.clips):
             wanted = frames[max(self.first - at, 0) : max(self.stop - at, 0)]
             if len(wanted):
                 yield wanted
@@ -83,7 +84,7 @@ class StreamedVideo(Input.Video):
 
     def get_dimensions(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        factor = self.vae.spacial_compression_decode()
+        factor = geometry_of(self.vae).spatial
         return self.latents.shape[4] * factor, self.latents.shape[3] * factor
 
     def get_frame_count(self) -> int:
@@ -129,7 +130,7 @@ class StreamedVideo(Input.Video):
         stop = min(first + wanted, self.stop) if wanted else self.stop
         if first == stop or (strict_duration and stop - first < wanted):
             return None
-        return StreamedVideo(self.vae, self.latents, self.rate, self.grid, first=first, stop=stop)
+        return StreamedVideo(self.vae, self.latents, self.rate, self.grid, clips=self.clips, first=first, stop=stop)
 
     def save_to(
         self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None, **options: Any

@@ -48,7 +48,7 @@ def overlap_added(decode: Decoder, x: Tensor, grid: TileGrid) -> Tensor:
     for tile in grid.tiles(x.shape[2]):
         own = decode(x[:, :, tile.start : tile.stop].contiguous())
         for i in range(1 if tile.start else 0, own.shape[2]):
-            at, share = 4 * tile.start + i, (i - 1) / max(grid.overlap, 1)
+            at, share = 4 * tile.start + i, (i - 1) / max(4 * grid.overlap, 1)
             old = frames.get(at)
             frames[at] = own[:, :, i] if old is None else (1 - share) * old + share * own[:, :, i]
     return torch.stack([frames[i] for i in range(len(frames))], 2)

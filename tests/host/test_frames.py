@@ -89,6 +89,24 @@ def test_a_stream_that_holds_latents_back_goes_on_over_the_border_of_sections(
     compare(alive, seed, 3.6, 109)
 
 
+@pytest.mark.parametrize("seconds", [2.4, 3.6], ids=["first", "longer"])
+def test_sections_that_are_clips_decode_on_their_own(alive: Host, shipped: Workflow, seconds: float):
+    graph = with_vae(shipped, FORWARD, seconds, 78)
+    planner, sampler = (node_of(graph.workflow, kind) for kind in ("EndpointPlanner", "SectionSampler"))
+    plan = graph.workflow[sampler]["inputs"]["plan"]
+    assert plan[0] == planner
+    graph.workflow[sampler]["inputs"]["plan"] = graph.add("StandInClips", plan=plan)
+    last = graph.add("LatentCut", samples=[sampler, 0], dim="t", index=-9, amount=9)
+    stock = graph.add("VAEDecode", samples=last, vae=graph.workflow[sampler]["inputs"]["vae"])
+    graph.add("SaveImage", images=stock, filename_prefix=f"stock_{seconds:g}")
+    graph.queue(alive)
+    num = 1 + 33 * round(seconds / 1.2)  # the start image, then sections of 9 latent frames
+    compare(alive, 78, seconds, num)
+    folder = alive.base / "output"
+    made, alone = pictures_of(folder, f"at_once_78_{seconds:g}"), pictures_of(folder, f"stock_{seconds:g}")
+    assert np.abs(made[-33:].astype(int) - alone).max() <= 1
+
+
 def test_in_a_long_plan_a_node_decodes_what_several_sections_made(alive: Host, shipped: Workflow):
     graph = with_vae(shipped, "td_f16k4f2k2f1k1_g1", 9.3, 77)
     graph.workflow[node_of(graph.workflow, "SectionSampler")]["inputs"]["steps"] = 1

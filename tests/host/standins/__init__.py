@@ -13,7 +13,7 @@ import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 
 from .sampler import StandInSampler
-from .vae import StandInNewerVAE, StandInNoise, StandInVAE
+from .vae import StandInClips, StandInNewerVAE, StandInNoise, StandInVAE
 
 
 class StandInVision:
@@ -191,6 +191,6 @@ NODES = (
         StandInKey,
         StandInMemory,
     ),
-    *(StandInVAE, StandInNewerVAE, StandInNoise, StandInSampler),
+    *(StandInVAE, StandInClips, StandInNewerVAE, StandInNoise, StandInSampler),
 )
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

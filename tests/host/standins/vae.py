@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 
 import comfy.sd
 import torch
@@ -110,3 +111,21 @@ class StandInNoise:
     def draw(self, samples):
         shape = samples["samples"].shape
         return ({"samples": torch.randn(shape, generator=torch.Generator().manual_seed(0))},)
+
+
+class StandInClips:
+    """A plan whose sections decode on their own."""
+
+    RETURN_TYPES = ("FRAMEPACK_PLAN",)
+    FUNCTION = "change"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"plan": ("FRAMEPACK_PLAN",)}}
+
+    def change(self, plan):
+        geometry = {"spatial": 8, "temporal": 4, "patch": 2, "channels": 16, "sections_are_clips": True}
+        fields = json.loads(plan)
+        del fields["num_pix_frames"]  # fewer, now
+        return (json.dumps(fields | {"geometry": geometry}),)
