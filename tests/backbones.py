@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from framepack.models.backbones import Backbone, backbones
+from framepack.models.helios import HeliosSpec
 from framepack.models.hunyuan import HunyuanSpec
 from framepack.models.packed import PackedDiT
 from framepack.models.wan import WanSpec
@@ -77,5 +78,10 @@ SMALL = (
         name="wan-image",
         spec=WanSpec(heads=2, head_dim=12, ffn_dim=40, blocks=2, text_dim=24, in_channels=36, image_dim=20),
         extra=lambda b: {"image": torch.ones(b, 4, 20)},
+    ),
+    Small(
+        name="helios",
+        spec=HeliosSpec(heads=2, head_dim=16, ffn_dim=40, blocks=3, text_dim=24, key_scales=2),
+        extra=lambda b: {},
     ),
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..models.backbones import Backbone, backbone_of
 from ..models.names import swapped
-from ..packing.kernels import LAYER_NAMES, interpolated
+from ..packing.kernels import interpolated
 from ..units import BASE
 from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
@@ -30,7 +30,6 @@ from .quantized import read_quantization
 from .writing import Layout, write
 
 PROVENANCE = "framepack.conversion"
-PACKING = "clean_x_embedder."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,7 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
     backbone = backbone_of(keys)
     if backbone is None:
         raise CheckpointError(f"{name} is no {known()} model: {looks_like(keys)}. Convert one of those.")
-    if any(key.startswith(PACKING) for key in keys):
+    if backbone.is_packed(keys):
         raise CheckpointError(f"{name} is a FramePack model already. Load it as it is.")
     if {backbone.own, backbone.original} <= keys.keys():
         raise CheckpointError(
@@ -83,7 +82,8 @@ def convert(source: Path, target: Path, kind: str | None = None) -> int:
     if kind is not None and not to_gguf:
         raise CheckpointError(f"--type {kind} is for a target that ends in {SUFFIX}; got {target.name}.")
     other_format = source.name.endswith(SUFFIX) != to_gguf
-    if other_format and any(key.startswith(PACKING) for key in checkpoint.shapes):
+    backbone = backbone_of(checkpoint.shapes)
+    if other_format and backbone and backbone.is_packed(checkpoint.shapes):
         made = _as_it_is(checkpoint)
     else:
         made = _with_packing(checkpoint)
@@ -144,20 +144,20 @@ def _with_packing(checkpoint: Checkpoint) -> _Made:
     if lacking := sorted(set(base.values()) - layout.keys()):
         raise CheckpointError(f"{checkpoint.name} has no {lacking[0]}. Convert a whole {backbone.name} model.")
     dtype, (width, channels, *patch) = layout[base["weight"]]
-    for kernel, layer in LAYER_NAMES.items():
+    for kernel, layer in backbone.packing.items():
         sides = (n * side for n, side in zip(kernel.patches, patch, strict=True))
-        layout[f"{PACKING}{layer}.weight"] = (dtype, (width, channels, *sides))
-        layout[f"{PACKING}{layer}.bias"] = layout[base["bias"]]
+        layout[f"{layer}.weight"] = (dtype, (width, channels, *sides))
+        layout[f"{layer}.bias"] = layout[base["bias"]]
     sources = {name: step.source for step in steps for name in step.targets}
 
     def each() -> Iterator[tuple[str, Tensor]]:
         for step in steps:
             yield from zip(step.targets, _split(step, tensors[step.source]), strict=True)
         weight, bias = (tensors[sources[base[part]]] for part in ("weight", "bias"))
-        for kernel, layer in LAYER_NAMES.items():
+        for kernel, layer in backbone.packing.items():
             wide = weight if kernel == BASE else interpolated(weight.float(), kernel).to(dtype)
-            yield f"{PACKING}{layer}.weight", wide
-            yield f"{PACKING}{layer}.bias", bias
+            yield f"{layer}.weight", wide
+            yield f"{layer}.bias", bias
 
     done = {
         "source": checkpoint.name,

@@ -62,4 +62,5 @@ def looks_like(keys: Iterable[str]) -> str:
 
 def known() -> str:
     """The backbones, for messages."""
-    return " or ".join(backbone.name for backbone in backbones())
+    *others, last = (backbone.name for backbone in backbones())
+    return f"{', '.join(others)} or {last}"

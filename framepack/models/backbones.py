@@ -13,11 +13,12 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..packing.kernels import LAYER_NAMES
-from ..units import Kernel
+from ..units import BASE, Kernel
 from .names import KeyMap
 
 Shapes = Mapping[str, Sequence[int]]
 POSITIONS = "framepack.positions"  # metadata
+PACKING = {kernel: f"clean_x_embedder.{name}" for kernel, name in LAYER_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,10 @@ class Backbone:
     """A backbone, and how its checkpoints are recognized.
 
     `key` is its folder here, and its file among the host's models; `own` is a tensor that only our names (those of
-    diffusers) have, `original` one that only the release's have; `base` is the base patchify layer; `in_fp8` matches
+    diffusers) have, `original` one that only the original's have; `base` is the base patchify layer; `in_fp8` matches
     the only tensors that fp8 may hold: the matrices of attention and feed-forward. The others lose by it and are
     small, except modulations, whose error all tokens of a block share. `positions` are the latent frame indices that
-    its released weights were trained on, by the order that the weights are for.
+    its released weights were trained on, by the order that the weights are for. `packing` names the packing layers.
     """
 
     key: str
@@ -41,6 +42,11 @@ class Backbone:
     names: KeyMap
     in_fp8: re.Pattern[str]
     positions: Mapping[str, range] = field(default_factory=dict)
+    packing: Mapping[Kernel, str] = field(default_factory=lambda: PACKING)
+
+    def is_packed(self, keys: Iterable[str]) -> bool:
+        """Are there packing layers among a checkpoint's keys?"""
+        return not {f"{name}.weight" for name in self.packing.values()}.isdisjoint(keys)
 
     def trained_positions(self, spec: Any, order: str) -> range | None:
         """The latent frame indices that a model was trained on: its file's own statement, else the release's by order.
@@ -64,12 +70,12 @@ def backbone_of(keys: Iterable[str]) -> Backbone | None:
     return next((b for b in backbones() if held & {b.own, b.original}), None)
 
 
-def packed_kernels(shapes: Shapes) -> tuple[Kernel, ...]:
-    """The kernels that have packing layers of their own. Raises CheckpointError where there are none."""
-    kernels = tuple(k for k, name in LAYER_NAMES.items() if f"clean_x_embedder.{name}.weight" in shapes)
+def packed_kernels(shapes: Shapes, packing: Mapping[Kernel, str] = PACKING) -> tuple[Kernel, ...]:
+    """The kernels that have packing layers of their own. Raises CheckpointError if there are none."""
+    kernels = tuple(kernel for kernel, name in packing.items() if f"{name}.weight" in shapes)
     if not kernels:
         raise CheckpointError(
-            "The file has no packing layers (clean_x_embedder), so it is no FramePack model yet; convert it first: "
+            f"The file has no packing layers ({packing[BASE]}), so it is no FramePack model yet. Convert it first: "
             "python -m framepack convert SOURCE TARGET."
         )
     return kernels

@@ -20,7 +20,7 @@ from ..nn.attention import Attention
 from ..nn.layers import Modulation
 from ..nn.rope import Phases, Rope
 from ..nn.rows import takes_runs
-from ..packing.embedding import PackedEmbedding, pad_to, phases_of
+from ..packing.embedding import PackedEmbedding, pad_to, phases_of, tokens_of
 from ..packing.history import ContextGroup
 from ..units import BASE, Geometry, Kernel
 from .memo import NOTHING_KEPT, Constants
@@ -60,6 +60,11 @@ class PackedDiT(nn.Module):
         self.spec, self.attention = spec, attention
 
     @property
+    def packing_layers(self) -> Mapping[Kernel, nn.Module]:
+        """The projections of history, by kernel."""
+        return self.clean_x_embedder.layers
+
+    @property
     def patchify(self) -> nn.Module:
         """The base patchify projection, a convolution through k1."""
         raise NotImplementedError
@@ -94,12 +99,14 @@ class PackedDiT(nn.Module):
         x = pad_to(x, self.spec.geometry.latents(BASE))
         section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
         shape = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
-        before = constants.keep(
-            "history", shape, [g.latents for g in history], lambda: list(map(self.clean_x_embedder.tokens, history)), 2
-        )
+        before = constants.keep("history", shape, [g.latents for g in history], lambda: self.packed(history), 2)
         place = (tuple(positions), x.shape[3:], shape, x.device)
         phases = constants.keep("phases", place, (), lambda: self.phases(x, positions, history).to(x.device))
         return torch.cat([*before, section], 1), phases
+
+    def packed(self, history: Sequence[ContextGroup]) -> list[Tensor]:
+        """The tokens of each group, ``b l d``."""
+        return [tokens_of(group, self.packing_layers, self.spec.geometry) for group in history]
 
     def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
         """Phases of the tokens that `pack` makes of a history and a section ``b c t h w``, padded to whole tokens."""

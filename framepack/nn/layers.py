@@ -41,9 +41,9 @@ class Factory:
         """Layer norm with weight and bias."""
         return self.operations.LayerNorm(width, eps=eps, dtype=self.dtype, device=self.device)
 
-    def rms_norm(self, width: int) -> nn.Module:
+    def rms_norm(self, width: int, eps: float = NORM_EPS) -> nn.Module:
         """RMS norm with weight."""
-        return self.operations.RMSNorm(width, eps=NORM_EPS, dtype=self.dtype, device=self.device)
+        return self.operations.RMSNorm(width, eps=eps, dtype=self.dtype, device=self.device)
 
     def parameter(self, *shape: int) -> nn.Parameter:
         """A tensor that a module itself holds. Offloading skips it; the module moves and casts it in its forward."""

@@ -5,6 +5,7 @@ Dims: b batch, c channels, n frames of a group, h w latent grid, l tokens, d wid
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
 import torch
@@ -44,26 +45,31 @@ class PackedEmbedding(nn.Module):
         geometry: Geometry = RELEASED,
     ):
         super().__init__()
-        self.kernels, self.geometry = kernels, geometry
+        self.kernels = kernels
         for kernel in kernels:
             self.add_module(LAYER_NAMES[kernel], make.conv3d(channels, width, geometry.latents(kernel)))
 
     @torch.no_grad()
     def init_from(self, base: nn.Module) -> None:
         """Start every layer by interpolation from the base patchify projection (paper section 3.1)."""
-        for kernel in self.kernels:
-            layer = getattr(self, LAYER_NAMES[kernel])
+        for kernel, layer in self.layers.items():
             layer.weight.copy_(interpolated(base.weight, kernel))
             layer.bias.copy_(base.bias)
 
-    def tokens(self, group: ContextGroup) -> Tensor:
-        """The group's tokens, ``b l d``, in order of time, height, width."""
-        tail, kernel = tail_of(group.tail), group.kernel
-        side = tail.pool(self.geometry.patch)
-        x = pool(tail.gather(group.latents), (1, side, side))
-        own, before = route(kernel, self.kernels)
-        x = pool(pad_to(x, self.geometry.latents(kernel)), before)
-        return rearrange(getattr(self, LAYER_NAMES[own])(x), "b d t h w -> b (t h w) d")
+    @property
+    def layers(self) -> dict[Kernel, nn.Module]:
+        """The projections, by kernel."""
+        return {kernel: getattr(self, LAYER_NAMES[kernel]) for kernel in self.kernels}
+
+
+def tokens_of(group: ContextGroup, layers: Mapping[Kernel, nn.Module], geometry: Geometry = RELEASED) -> Tensor:
+    """The group's tokens, ``b l d``, in order of time, height, width, through the projection of its kernel."""
+    tail, kernel = tail_of(group.tail), group.kernel
+    side = tail.pool(geometry.patch)
+    x = pool(tail.gather(group.latents), (1, side, side))
+    own, before = route(kernel, layers)
+    x = pool(pad_to(x, geometry.latents(kernel)), before)
+    return rearrange(layers[own](x), "b d t h w -> b (t h w) d")
 
 
 def phases_of(rope: Rope, group: ContextGroup, patch: int = PATCH) -> Phases:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from framepack.errors import CheckpointError
 from framepack.nn.layers import Factory
 from framepack.nn.rope import Rope, rotate
-from framepack.packing.embedding import PackedEmbedding, phases_of
+from framepack.packing.embedding import PackedEmbedding, phases_of, tokens_of
 from framepack.packing.history import ContextGroup
 from framepack.packing.kernels import interpolated, route
 from framepack.planning.video import make_plan
@@ -43,7 +43,7 @@ EMBEDDING = embedding()
 def test_tokens_and_phases_are_as_many_as_the_plan_counts(kernel, num, height, width, tail):
     latents = torch.randn(1, 2, num, 2 * height, 2 * width)
     group = ContextGroup(kernel=kernel, latents=latents, positions=tuple(range(num)), tail=tail)
-    assert EMBEDDING.tokens(group).shape == (1, group.num_tokens(), 6)
+    assert tokens_of(group, EMBEDDING.layers).shape == (1, group.num_tokens(), 6)
     assert phases_of(ROPE, group).shape == (1, group.num_tokens(), 2, 16)
 
 
@@ -58,7 +58,7 @@ def test_a_backbone_of_any_patch_makes_the_tokens_that_a_plan_counts(name: str, 
             kernel=context.kernel, latents=latents, positions=tuple(context.positions), tail=context.tail
         )
         num = context.num_tokens(3 * patch, 5 * patch, patch)
-        assert embedding.tokens(group).shape[1] == phases_of(ROPE, group, patch).shape[1] == num
+        assert tokens_of(group, embedding.layers, geometry).shape[1] == phases_of(ROPE, group, patch).shape[1] == num
 
 
 @pytest.mark.parametrize("name", TABLE_1)
@@ -68,7 +68,7 @@ def test_a_plan_counts_what_the_module_makes(name: str):
         for c in section.context:
             latents = torch.zeros(1, 2, len(c.frames), 6, 10)
             group = ContextGroup(kernel=c.kernel, latents=latents, positions=c.positions, tail=c.tail)
-            made += EMBEDDING.tokens(group).shape[1]
+            made += tokens_of(group, EMBEDDING.layers).shape[1]
         assert made == section.num_context_tokens(6, 10)
 
 
@@ -76,8 +76,8 @@ def test_a_plan_counts_what_the_module_makes(name: str):
 @given(KERNELS, st.integers(1, 9))
 def test_on_a_constant_video_every_kernel_gives_the_bases_tokens(kernel: Kernel, num: int):
     constant = torch.randn(1, 2, 1, 1, 1).expand(1, 2, num, 8, 12)
-    base = EMBEDDING.tokens(ContextGroup(kernel=BASE, latents=constant, positions=tuple(range(num))))
-    packed = EMBEDDING.tokens(ContextGroup(kernel=kernel, latents=constant, positions=tuple(range(num))))
+    base = tokens_of(ContextGroup(kernel=BASE, latents=constant, positions=tuple(range(num))), EMBEDDING.layers)
+    packed = tokens_of(ContextGroup(kernel=kernel, latents=constant, positions=tuple(range(num))), EMBEDDING.layers)
     assert torch.allclose(packed, base[:, :1].expand_as(packed), atol=1e-5)
 
 

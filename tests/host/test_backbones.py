@@ -1,4 +1,4 @@
-"""Small random models of every backbone, converted from a plain checkpoint, sample sections in the real host."""
+"""Small random models of every backbone sample sections in the real host, converted from a plain checkpoint or not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from framepack.checkpoints.convert import convert
+from framepack.models.helios import HeliosDiT, HeliosSpec
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.models.wan import WanDiT, WanSpec
 from tests.backbones import SMALL
@@ -26,22 +27,26 @@ MODELS = {
         HunyuanSpec(**_HUNYUAN, text_dim=128, pooled_dim=128, image_dim=None, rope_axes=(4, 6, 6)),
     ),
     "wan-text": (WanDiT, WanSpec(heads=1, ffn_dim=64, blocks=2, text_dim=128)),
+    "helios": (HeliosDiT, HeliosSpec(heads=1, ffn_dim=64, blocks=2, text_dim=128, key_scales=1)),
     "wan-image": (WanDiT, WanSpec(heads=1, ffn_dim=64, blocks=2, text_dim=128, in_channels=36, image_dim=24)),
 }
 
 
 @pytest.fixture(scope="module")
 def converted(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """File names of the models, each converted from one as ComfyUI's single files spell it."""
+    """File names of the models, each converted from one as ComfyUI's single files spell it, where there are such."""
     folder, made = host.base / "models" / "diffusion_models", {}
     folder.mkdir(parents=True, exist_ok=True)
     for name, (dit, spec) in MODELS.items():
         torch.manual_seed(0)
-        plain = {k: 0.05 * torch.randn_like(v) for k, v in dit(spec).state_dict().items() if "clean_x" not in k}
-        source = tmp_path_factory.mktemp("source") / f"{name}.safetensors"
-        names = next(s.backbone.names for s in SMALL if type(s.spec) is type(spec))
-        save_file(comfy(plain, names), source)
+        whole = {k: 0.05 * torch.randn_like(v) for k, v in dit(spec).state_dict().items()}
         made[name] = f"converted_{name}.safetensors"
+        backbone = next(s.backbone for s in SMALL if type(s.spec) is type(spec))
+        if not backbone.original:
+            save_file(whole, folder / made[name])
+            continue
+        source = tmp_path_factory.mktemp("source") / f"{name}.safetensors"
+        save_file(comfy({k: v for k, v in whole.items() if "clean_x" not in k}, backbone.names), source)
         convert(source, folder / made[name])
     yield made
     for name in made.values():

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
-from ...nn.layers import Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
+from ...nn.layers import NORM_EPS, Embedder, Factory, FeedForward, gated_sum, gelu_tanh, modulated_norm, sinusoid
 from ...nn.rope import Phases, rotate
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
@@ -40,12 +40,12 @@ class Table(nn.Module):
 class WanAttention(nn.Module):
     """q, k, v with q and k normed over all heads; `image` adds keys and values of the image's own."""
 
-    def __init__(self, make: Factory, spec: WanSpec, image: bool = False):
+    def __init__(self, make: Factory, spec: WanSpec, image: bool = False, norm_eps: float = NORM_EPS):
         super().__init__()
         self.heads, d = spec.heads, spec.width
         self.to_q, self.to_k, self.to_v = (make.linear(d, d) for _ in range(3))
         self.to_out = nn.ModuleList([make.linear(d, d)])
-        self.norm_q, self.norm_k = make.rms_norm(d), make.rms_norm(d)
+        self.norm_q, self.norm_k = make.rms_norm(d, norm_eps), make.rms_norm(d, norm_eps)
         if image:
             self.add_k_proj, self.add_v_proj = make.linear(d, d), make.linear(d, d)
             self.norm_added_k = make.rms_norm(d)
