@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..errors import FramePackError
 from ..packing.history import ContextGroup
@@ -64,3 +65,13 @@ def sees(history: Sequence[ContextGroup]) -> bool:
 def blank(history: Sequence[ContextGroup]) -> list[ContextGroup]:
     """The history with zeros for its frames, as it is before anything is made; tokens and positions stay."""
     return [replace(group, latents=torch.zeros_like(group.latents)) for group in history]
+
+
+def zero_star(velocity: Tensor, other: Tensor) -> Tensor:
+    """The scale ``b 1 1 1 1`` of the velocity that guidance leads away from (CFG-Zero*, Fan et al. 2025, section 3.1).
+
+    It is the projection of one velocity ``b c t h w`` on the other, item by item.
+    """
+    over = tuple(range(1, velocity.ndim))
+    v, w = velocity.float(), other.float()
+    return ((v * w).sum(over, keepdim=True) / (w.square().sum(over, keepdim=True) + 1e-8)).to(velocity)
