@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..framepack.sampling.sigmas import flow_sigmas
+from ..framepack.sampling.sigmas import flow_sigmas, helios_sigmas
 from ..framepack.sampling.solvers import SOLVERS
 from ..framepack.units import BASE, RELEASED
 from . import host
 from .types import CATEGORY
+
+LEVELS = {"framepack": flow_sigmas, "helios": helios_sigmas}
 
 
 class FramePackSigmas(io.ComfyNode):
@@ -28,6 +30,13 @@ class FramePackSigmas(io.ComfyNode):
                 io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
                 io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
                 io.Int.Input("num_lat_frames", default=9, min=1, max=256, tooltip="Latent frames of a section: g."),
+                io.Combo.Input(
+                    "levels",
+                    options=list(LEVELS),
+                    default="framepack",
+                    optional=True,
+                    tooltip="framepack: from 1, for HunyuanVideo and Wan. helios: from 0.999, for Helios Base.",
+                ),
             ],
             outputs=[io.Sigmas.Output(tooltip="For SectionSampler or SamplerCustomAdvanced.")],
         )
@@ -38,9 +47,12 @@ class FramePackSigmas(io.ComfyNode):
         RELEASED.latent_grid(height, width)
 
     @classmethod
-    def execute(cls, steps: int, width: int, height: int, num_lat_frames: int) -> io.NodeOutput:
+    def execute(
+        cls, steps: int, width: int, height: int, num_lat_frames: int, levels: str = "framepack"
+    ) -> io.NodeOutput:
         """Compute them."""
-        return io.NodeOutput(flow_sigmas(steps, BASE.num_tokens(num_lat_frames, *RELEASED.latent_grid(height, width))))
+        num_tokens = BASE.num_tokens(num_lat_frames, *RELEASED.latent_grid(height, width))
+        return io.NodeOutput(LEVELS[levels](steps, num_tokens))
 
 
 class FramePackSolver(io.ComfyNode):
@@ -55,7 +67,12 @@ class FramePackSolver(io.ComfyNode):
             category=CATEGORY,
             description="The solver: UniPC on flow matching as in the released implementation, or Euler.",
             inputs=[
-                io.Combo.Input("solver", options=list(SOLVERS), default="unipc", tooltip="unipc is the reference's."),
+                io.Combo.Input(
+                    "solver",
+                    options=list(SOLVERS),
+                    default="unipc",
+                    tooltip="unipc as the released FramePack models use it; helios as Helios does, with its sigmas.",
+                ),
             ],
             outputs=[io.Sampler.Output(tooltip="For SectionSampler or SamplerCustomAdvanced.")],
         )

@@ -35,7 +35,7 @@ class Form(NamedTuple):
 
 
 SIGMA = Form(lambda sigma: 1.0, lambda sigma: -math.log(sigma), lambda step: step)  # bh1 over -log sigma
-SNR = Form(lambda sigma: 1 - sigma, lambda sigma: math.log((1 - sigma) / sigma), math.expm1)  # bh2 over log SNR / 2
+SNR = Form(lambda sigma: 1 - sigma, lambda sigma: math.log(max(1 - sigma, 1e-8) / sigma), math.expm1)  # bh2
 
 
 def unipc(
@@ -49,7 +49,7 @@ def unipc(
 ) -> Tensor:
     """Predictor-corrector on x0; the last x0 is the result.
 
-    The order rises from 1 over the first steps, to min(order, steps - 1). The form SNR takes noise levels below 1.
+    The order rises from 1 over the first steps, to min(order, steps - 1).
     """
     scale = sigmas.tolist()  # numbers, so that devices without float64 run the same steps
     order = min(order, max(len(scale) - 2, 1))
@@ -101,4 +101,9 @@ def _weights(ratios: list[float], step: float, scale: float) -> list[float]:
     return torch.linalg.solve(torch.tensor(rows, dtype=torch.float64), torch.tensor(rhs, dtype=torch.float64)).tolist()
 
 
-SOLVERS = {"unipc": unipc, "euler": euler}
+def helios(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """UniPC as Helios uses it: of order 2 over log SNR, from whole noise although sigmas[0] is below 1."""
+    return unipc(velocity, x / sigmas[0].to(x), sigmas, callback, order=2, form=SNR)
+
+
+SOLVERS = {"unipc": unipc, "euler": euler, "helios": helios}

@@ -23,7 +23,7 @@ from framepack.packing.history import ContextGroup
 from framepack.sampling.guidance import zero_star
 from framepack.sampling.pyramid import pyramid
 from framepack.sampling.sigmas import helios_sigmas
-from framepack.sampling.solvers import SNR, unipc
+from framepack.sampling.solvers import helios
 from framepack.units import Kernel
 
 SECTION, SECTIONS = 9, 3
@@ -137,7 +137,7 @@ def our_latents(models: Models, kind: str, given: dict[str, Tensor], cfg: float,
         noise = draw((1, 16, SECTION, *GRID))
         if kind == "base":
             sigmas = helios_sigmas(steps[0], SECTION * GRID[0] * GRID[1] // 4)
-            made.append(unipc(velocity, noise, sigmas, order=2, form=SNR))
+            made.append(helios(velocity, sigmas[0] * noise, sigmas))
         else:
             counts = [2 * n for n in steps] if kind == "distilled" and index == 0 else steps
             still = 2 if kind == "mid" and cfg != 1 else 0
