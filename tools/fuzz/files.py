@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from framepack.checkpoints.convert import PACKING, convert, restore
+from framepack.checkpoints.convert import convert, restore
 from framepack.checkpoints.files import INDEX, Checkpoint, identity
 from framepack.checkpoints.lora_check import HEADER, check_lora
 from framepack.checkpoints.model_file import ModelFile, shapes_of
@@ -74,7 +74,7 @@ def kinds() -> Kinds:
         rows, columns = model[f"{layer}.weight"].shape
         lora |= {f"transformer.{layer}.lora_A.weight": torch.randn(4, columns)}
         lora |= {f"transformer.{layer}.lora_B.weight": torch.randn(rows, 4)}
-    return Kinds(model, {key: value for key, value in model.items() if not key.startswith(PACKING)}, lora)
+    return Kinds(model, {key: value for key, value in model.items() if not key.startswith("clean_x_embedder.")}, lora)
 
 
 @contextmanager
