@@ -112,8 +112,7 @@ class HunyuanDiT(PackedDiT):
         section, num = self.section(img, x), img.shape[1] + txt.shape[1]
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
         run = self.run(options, key_mask(mask, num), phases)
-        last = ("single_block", len(self.single_transformer_blocks) - 1)
-        blocks = Blocks(run, options, self.takes_runs, last, section)
+        blocks = Blocks(run, options, self.takes_runs, ("single_block", self.spec.single_blocks - 1), section)
         for i, block in enumerate(self.transformer_blocks):
             vec = [parts_of(layer) for layer in block.modulations]
             img, txt = blocks("double_block", i, block, img=img, txt=txt, vec=vec)

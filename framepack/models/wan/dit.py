@@ -186,8 +186,8 @@ class WanDiT(PackedDiT, Table):
         time, vec = embedder.time(timestep, context.dtype)
         txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
 
-        section, last = self.section(img, x), ("double_block", len(self.blocks) - 1)
-        blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, last, section)
+        section, run = self.section(img, x), self.run(options, phases=phases)
+        blocks = Blocks(run, options, self.takes_runs, ("double_block", self.spec.blocks - 1), section)
         for i, block in enumerate(self.blocks):
             img = blocks("double_block", i, block, img=img, txt=txt, image=seen, vec=vec)
 
