@@ -17,10 +17,11 @@ from .pictures.drawing import Picture
 from .pictures.plan_picture import draw_plan
 from .pictures.schedule_picture import draw_schedule
 from .planning.gaps import GAP_RULES
+from .planning.orders import order_of
 from .planning.plan import Plan, Section
 from .planning.request import PlanRequest
 from .planning.video import plan_video
-from .schedule.grammar import Schedule, TokenCount, count_tokens
+from .schedule.grammar import Schedule, TokenCount, count_tokens, parse
 from .schedule.presets import PRESETS, resolve
 from .schedule.rates import schedule_of_rate
 from .schedule.tails import TAILS
@@ -158,7 +159,7 @@ def _plan(arguments: argparse.Namespace) -> str:
     )
     plan = plan_video(request)
     if arguments.picture:
-        _save(draw_plan(plan), arguments.picture)
+        _save(draw_plan(plan, arguments.fps), arguments.picture)
     return plan.to_json() if arguments.json else _plan_text(plan, grid)
 
 
@@ -175,6 +176,7 @@ def _plan_text(plan: Plan, grid: tuple[int, int]) -> str:
         plan.schedule,
         f"{plan.num_lat_frames} latent frames, {plan.num_pix_frames} frames, {len(plan.sections)} sections",
         *(f"{index:>4}  {_section_text(section, grid)}" for index, section in enumerate(plan.sections)),
+        *filter(None, [order_of(parse(plan.schedule)).beyond_training(plan.highest)]),
     ]
     return "\n".join(lines)
 

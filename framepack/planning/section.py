@@ -13,7 +13,7 @@ from ..schedule.grammar import MAX_KERNEL
 from ..schedule.tails import TAILS, tail_of
 from ..units import PATCH, Kernel
 from . import prompts
-from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, load_json, object_of
+from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, object_of
 
 Frame = int | str | None  # of the timeline; a slot; or no frame yet
 MAX_LISTED = 64  # consecutive indices that the plan's JSON lists one by one
@@ -205,11 +205,6 @@ class Section:
             prompt=prompts.from_data(fields.get("prompt")),
             needs=_read(fields.get("needs", []), "A section's need", 0),
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> Section:
-        """From `to_json`. Raises PlanError."""
-        return cls.from_dict(load_json(text, "section"))
 
 
 def _pair(data: object) -> tuple[int, int]:

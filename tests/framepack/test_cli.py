@@ -44,6 +44,11 @@ def test_every_name_is_shown(capsys, name: str):
     assert "sections" in said(capsys, "plan", name, "--seconds", "5")
 
 
+def test_a_plan_beyond_what_models_were_trained_on_says_so(capsys):
+    assert "reach 118" in said(capsys, "plan", RELEASED, "--seconds", "13.2", "--gap", "true")
+    assert "trained" not in said(capsys, "plan", RELEASED, "--seconds", "13.2")
+
+
 def test_pictures_are_drawn_into_new_files_only(capsys, tmp_path: Path):
     path = tmp_path / "picture.png"
     said(capsys, "schedule", RELEASED, "--picture", str(path))

@@ -12,7 +12,6 @@ from PIL import ImageChops
 from framepack.pictures.drawing import GENERATED, IMAGE, WIDTH, blank, colour_of, cut, in_palette, length, one_line
 from framepack.pictures.plan_picture import HEADING, ROW, draw_plan
 from framepack.pictures.schedule_picture import draw_schedule, summary
-from framepack.planning.costs import against_full, cost
 from framepack.planning.video import Endpoint, make_plan
 from framepack.schedule.grammar import parse
 from framepack.schedule.presets import PRESETS
@@ -24,21 +23,6 @@ INVERTED = "f1k1_x_g9_f1k1f2k2f16k4_td"
 
 def rgb(colour: str) -> tuple[int, ...]:
     return tuple(bytes.fromhex(colour[1:]))
-
-
-def test_a_step_of_the_released_size_costs_what_was_counted():
-    """0.515 PFLOP a step over 18755 tokens: 60 blocks, 3072 wide."""
-    assert cost(18755) * 4 * 3072 * 60 == pytest.approx(0.515e15, rel=0.01)
-
-
-def test_full_context_costs_more_by_its_tokens():
-    tokens, full = 3926 + 14040, (20 + 9) * 1560
-    assert against_full(parse(INVERTED), 60, 104) == pytest.approx(full * (18432 + full) / tokens / (18432 + tokens))
-    assert against_full(parse(INVERTED), 60, 104, 450) > 500
-
-
-def test_without_compression_nothing_is_saved():
-    assert against_full(parse("td_f19k1_g9"), 60, 104) == 1
 
 
 @pytest.mark.parametrize("name", [*TABLE_1, *(preset.text for preset in PRESETS.values())])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from framepack.errors import FramePackError, ScheduleError
 from framepack.schedule.grammar import Group, Schedule, count_tokens, parse
+from framepack.schedule.presets import PRESETS, resolve
 from framepack.units import Kernel
 from tests.names import ENDPOINT, INVERTED, TABLE_1, VANILLA
 
@@ -92,6 +93,16 @@ def test_tokens_at_480p_are_the_papers():
     assert tokens.groups == (1560, 1560, 390, 416)
     assert tokens.context == 3926
     assert tokens.generated == 9 * 1560
+
+
+def test_a_preset_has_a_name_that_stands_for_its_schedule():
+    assert len(PRESETS) == 8
+    for name, preset in PRESETS.items():
+        assert preset.name == name
+        assert resolve(f" {name} ") == parse(preset.text)
+    assert str(resolve("f1k1_g9")) == "td_f1k1_g9"
+    with pytest.raises(ScheduleError):
+        resolve("unknown")
 
 
 def test_tail_tokens():

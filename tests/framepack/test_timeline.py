@@ -120,6 +120,10 @@ def test_a_blend_out_of_bounds_is_rejected(blend: float):
         with_prompts(plan, read("0s: a", 1), 30, blend)
 
 
+def test_a_blend_is_shown_with_both_shares():
+    assert str(Blend(before="one", after="two", weight=0.25)) == "75% one + 25% two"
+
+
 def test_a_blend_is_part_of_the_plan_and_reads_back():
     plan = make_plan(parse("f1k1_x_g9_f1k1f2k2f16k4_td"), num_lat_frames=37)
     told = with_prompts(plan, read("0-2.4s: one\n2.4s: two", 4.83), 30, blend=2.0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from framepack.errors import FramePackError, LatentSizeError
 from framepack.schedule.grammar import count_tokens, parse
-from framepack.schedule.tails import TAILS
+from framepack.schedule.tails import TAILS, tail_of
 from framepack.units import RELEASED, Geometry, Kernel
 from tests.names import TABLE_1
 
@@ -35,6 +35,14 @@ def test_tokens_are_whole_kernels_that_cover_the_grid(k: int, num: int, height: 
     t, h, w = (-(-size // (k * side)) for size, side in ((num, 1), (height, patch), (width, patch)))
     assert Kernel.short(k).num_tokens(num, height, width, patch) == t * h * w
     assert Geometry(patch=patch).num_tokens(Kernel.short(k), num, height, width) == t * h * w
+
+
+def test_a_token_of_a_tail_averages_all_positions_that_it_stands_for():
+    kernel = Kernel.short(4)
+    assert TAILS["ta"].cell(kernel, 30) == (4, 4 * 32, 4 * 32)
+    assert TAILS["ta"].cell(kernel, 30, patch=1) == (4, 4 * 16, 4 * 16)
+    assert TAILS["tc"].cell(kernel, 30) == (30, 4, 4)
+    assert tail_of(None).cell(kernel, 30) == (4, 4, 4)
 
 
 def test_a_clip_has_one_frame_and_then_as_many_as_time_is_compressed():
