@@ -72,6 +72,19 @@ def test_a_plan_whose_latents_have_no_place_says_how_many_sections_do():
         check_plan(PLAN, 100)
 
 
+@pytest.mark.parametrize(("num", "fits"), [(9, None), (10, 1), (18, 1), (19, 2), (36, 3)])
+def test_sections_and_a_start_frame_fit_into_so_many_latent_frames(num: int, fits: int | None):
+    with pytest.raises(TooLittleMemoryError) as fault:
+        check_plan(PLAN, num * 16 * 4 * 60 * 104)
+    frames = f"{fits} sections ({36 * fits + 1} frames)" if fits else "Free memory"
+    assert frames in str(fault.value)
+
+
+def test_latents_that_fit_exactly_leave_no_room_for_images_but_for_the_video():
+    with pytest.raises(TooLittleMemoryError, match="FramePackVideo"):
+        check_plan(PLAN, 37 * 16 * 4 * 60 * 104, images=True)
+
+
 def test_images_that_have_no_place_are_better_saved_while_they_are_decoded():
     latents, images = 37 * 16 * 4 * 60 * 104, 145 * 480 * 832 * 3 * 4
     check_plan(PLAN, latents + images, images=True)

@@ -56,6 +56,17 @@ def test_an_end_image_with_a_forward_schedule_is_rejected():
         make_plan(parse(F1), num_lat_frames=37, end=True)
 
 
+def test_an_end_image_stands_before_the_video_is_over_in_the_section_that_ends_it():
+    points = [Endpoint(frame=12, slot="key"), Endpoint(frame=40)]
+    plan = make_plan(parse("f1k1_x_g9_f2k2f16k4_td"), num_lat_frames=73, end=True, endpoints=points)
+    (seen,) = [s for s in plan.sections if "end" in s.slots]
+    assert seen.makes == ((64, 73),)
+    assert seen.context[1].frames == ("end", None)
+    assert seen.context[2].frames == (None,) * 16
+    with pytest.raises(PlanError):
+        make_plan(parse(I2V), num_lat_frames=11, end=True, endpoints=[Endpoint(frame=10, slot="key")])
+
+
 def test_key_frames_on_every_frame_leave_nothing_to_generate():
     points = [Endpoint(frame=i, slot=f"key {i}") for i in range(1, 10)]
     with pytest.raises(PlanError, match="10"):

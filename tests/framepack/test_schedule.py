@@ -95,6 +95,13 @@ def test_tokens_at_480p_are_the_papers():
     assert tokens.generated == 9 * 1560
 
 
+def test_a_number_of_many_digits_is_named_by_their_count():
+    for digits, shown in (("9" * 12, "got 999999999999."), ("9" * 13, "got a number of 13 digits.")):
+        with pytest.raises(ScheduleError) as caught:
+            parse(f"f{digits}k1_g9")
+        assert shown in caught.value.fault
+
+
 def test_a_preset_has_a_name_that_stands_for_its_schedule():
     assert len(PRESETS) == 8
     for name, preset in PRESETS.items():
