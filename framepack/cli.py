@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("target", metavar="DST", help="a new file")
     convert.add_argument("--type", choices=("Q8_0", "Q4_0"), help="of a DST that ends in .gguf (Q8_0)")
+    convert.add_argument("--as", dest="wanted", choices=("helios",), help="make a Helios of a plain Wan 2.1")
     convert.add_argument("--back", action="store_true", help="restore the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
@@ -167,7 +168,7 @@ def _convert(arguments: argparse.Namespace) -> str:
     from .checkpoints.convert import convert, restore  # torch is needed for this command alone
 
     source, target = Path(arguments.source), Path(arguments.target)
-    count = restore(source, target) if arguments.back else convert(source, target, arguments.type)
+    count = restore(source, target) if arguments.back else convert(source, target, arguments.type, arguments.wanted)
     return f"{arguments.target}: {count} tensors"
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..models.backbones import Backbone, backbone_of
+from ..models.backbones import Backbone, backbone_of, backbones
 from ..models.names import swapped
 from ..packing.kernels import interpolated
 from ..units import BASE
@@ -42,8 +42,8 @@ class Step:
     swap: bool = False
 
 
-def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
-    """The backbone of a checkpoint, and how each of its tensors is named here.
+def plan_of(checkpoint: Checkpoint, wanted: str | None = None) -> tuple[Backbone, list[Step]]:
+    """The backbone of a checkpoint, or the one that is wanted of it, and how each of its tensors is named here.
 
     Raises CheckpointError for another model's, a half converted one, and one that is converted already.
     """
@@ -51,6 +51,8 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
     backbone = backbone_of(keys)
     if backbone is None:
         raise CheckpointError(f"{name} is no {known()} model: {looks_like(keys)}. Convert one of those.")
+    if wanted is not None:
+        backbone = next(found for found in backbones() if found.key == wanted)
     if backbone.is_packed(keys):
         raise CheckpointError(f"{name} is a FramePack model already. Load it as it is.")
     if {backbone.own, backbone.original} <= keys.keys():
@@ -72,11 +74,12 @@ def plan_of(checkpoint: Checkpoint) -> tuple[Backbone, list[Step]]:
     return backbone, steps
 
 
-def convert(source: Path, target: Path, kind: str | None = None) -> int:
+def convert(source: Path, target: Path, kind: str | None = None, wanted: str | None = None) -> int:
     """Write a FramePack checkpoint, as GGUF where the target's name ends so; returns its number of tensors.
 
-    `kind` is GGUF's type of the large matrices. A FramePack model goes from safetensors to GGUF and back; any other
-    gets its packing layers. Raises CheckpointError, MissingPackageError.
+    `kind` is GGUF's type of the large matrices; `wanted` the key of another backbone of the same layers. A FramePack
+    model goes from safetensors to GGUF and back; any other gets its packing layers. Raises CheckpointError,
+    MissingPackageError.
     """
     checkpoint, to_gguf = open_checkpoint(source), target.name.endswith(SUFFIX)
     if kind is not None and not to_gguf:
@@ -86,7 +89,7 @@ def convert(source: Path, target: Path, kind: str | None = None) -> int:
     if other_format and backbone and backbone.is_packed(checkpoint.shapes):
         made = _as_it_is(checkpoint)
     else:
-        made = _with_packing(checkpoint)
+        made = _with_packing(checkpoint, wanted)
     if to_gguf:
         write_gguf(target, made.layout, made.tensors, made.metadata, made.backbone, kind or TYPES[0])
     else:
@@ -132,9 +135,9 @@ def _as_it_is(checkpoint: Checkpoint) -> _Made:
     return _Made(backbone=file.backbone, layout=layout, tensors=values.items(), metadata=file.stated)
 
 
-def _with_packing(checkpoint: Checkpoint) -> _Made:
+def _with_packing(checkpoint: Checkpoint, wanted: str | None) -> _Made:
     """A model that is none of FramePack yet, with packing layers."""
-    backbone, steps = plan_of(checkpoint)
+    backbone, steps = plan_of(checkpoint, wanted)
     layout, tensors = {}, _Values(checkpoint)
     for step in steps:
         dtype, shape = tensors.dtypes[step.source], tuple(checkpoint.shapes[step.source])

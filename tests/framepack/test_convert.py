@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,23 @@ def test_a_checkpoint_is_converted_and_restored_bit_for_bit(small: Small, tmp_pa
     assert all(torch.equal(restored[k], v) for k, v in without.items())
     with safe_open(back, "pt") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_plain_wan_becomes_a_helios_and_is_restored(tmp_path: Path, kind: str):
+    source, target, back = (tmp_path / f"{name}.safetensors" for name in ("source", "target", "back"))
+    wan, helios = (next(small for small in SMALL if small.name == name) for name in ("wan-text", "helios"))
+    tensors = SOURCES[kind](plain_of(wan), wan.backbone.names)
+    save_file(tensors, source)
+    assert main(["convert", str(source), str(target), "--as", "helios"]) == 0
+    converted = load_file(target)
+    spec = replace(helios.spec, key_scales=0)
+    helios.backbone.dit(spec).load_state_dict({k: v.float() for k, v in converted.items()})
+    assert main(["convert", str(target), str(back), "--back"]) == 0
+    restored = load_file(back)
+    without = {k.removeprefix("model.diffusion_model."): v for k, v in tensors.items()}
+    assert restored.keys() == without.keys()
+    assert all(torch.equal(restored[k], v) for k, v in without.items())
 
 
 @pytest.mark.parametrize(
