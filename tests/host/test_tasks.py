@@ -155,6 +155,7 @@ def test_two_endpoints_with_prompts_of_their_own_run_and_an_edit_of_one_leaves_t
 
 
 def test_a_model_that_is_connected_to_the_planner_leaves_finished_sections_alone(alive: Host, parts: Graph):
+    inputs(parts, "SectionSampler")["seed"] = 9157  # newer hosts keep what another test sampled
     assert sections_run(parts.queue(alive)) == [0]
     inputs(parts, "EndpointPlanner")["model"] = inputs(parts, "SectionSampler")["model"]
     assert sections_run(parts.queue(alive)) == []
