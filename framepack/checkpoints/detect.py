@@ -51,6 +51,12 @@ def without_prefix(name: str) -> str:
     return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
 
 
+def ancestors(key: str) -> list[str]:
+    """The modules in which a tensor may be, by its key, the innermost first."""
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
+
+
 def looks_like(keys: Iterable[str]) -> str:
     """What a file of no known backbone seems to hold."""
     held = list(keys)

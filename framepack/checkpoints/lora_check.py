@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .detect import ancestors
 from .lora import DOWN, Matched, match, split
 
 HEADER = "lora_adapter_metadata"  # where diffusers states PEFT's configuration: alphas that no tensor holds
@@ -70,14 +71,9 @@ def check_lora(
 def _by_layer(found: Matched) -> dict[str, dict[str, Tensor]]:
     layers: dict[str, dict[str, Tensor]] = {layer: {} for layer in sorted(found.modules)}
     for key, tensor in found.tensors.items():
-        layer = next(layer for layer in _ancestors(key) if layer in layers)
+        layer = next(layer for layer in ancestors(key) if layer in layers)
         layers[layer][key[len(layer) + 1 :]] = tensor
     return layers
-
-
-def _ancestors(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
 
 
 def _check_layer(layer: str, parts: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import CheckpointError
-from .detect import without_prefix
+from .detect import ancestors, without_prefix
 from .files import STATED, Checkpoint
 from .fp8 import SCALE
 
@@ -91,8 +91,10 @@ def check_unknown(checkpoint: Checkpoint, quantization: Quantization, expected: 
     known = {*expected, *quantization.scales.values(), *quantization.parts, *quantization.spare}
     unknown = sorted(checkpoint.shapes.keys() - known)
     if NARROW & set(checkpoint.dtypes.values()):
+        layers = {key.rpartition(".")[0] for key in known}
         for key in unknown:
-            if MEANS_SOMETHING.search(key.rpartition(".")[2]) or MEANS_SOMETHING.search(key.partition("weight")[2]):
+            layer = next((name for name in ancestors(key) if name in layers), "")
+            if MEANS_SOMETHING.search(key[len(layer) :]):
                 raise CheckpointError(
                     f"{checkpoint.name}: {key} belongs to a kind of quantization that is not known here. Use a bf16, "
                     "fp8 or GGUF file of this model."

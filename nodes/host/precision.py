@@ -152,6 +152,10 @@ def in_precision(
 def _blocks(file: ModelFile, key: str, tensor: Tensor, dtype: torch.dtype) -> dict[str, Any]:
     """A tensor in GGUF's blocks as a linear layer holds it; any other layer gets its values."""
     kind, shape = file.checkpoint.kinds[key], file.checkpoint.shapes[key]
+    if not torch.isfinite(dequantized(tensor[:1], kind)).all():  # as of large tensors, the head is searched
+        raise CheckpointError(
+            f"{file.checkpoint.name}: {key} holds values that are not finite (NaN or infinite). Get the file again."
+        )
     if key.endswith(".weight") and len(shape) == 2:
         name = key.removesuffix("weight")
         return {f"{name}{HELD}": tensor, f"{name}{KIND}": kind}

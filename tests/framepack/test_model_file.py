@@ -85,7 +85,16 @@ def test_two_values_to_a_byte_count_as_two_columns(tmp_path: Path, weights):
 
 
 @pytest.mark.parametrize(
-    "name", ["weight.absmax", "weight.quant_map", "weight_scale_inv", "zero_point", "weight_zeros", "SCB_scale"]
+    "name",
+    [
+        "weight.absmax",
+        "weight.quant_map",
+        "weight_scale_inv",
+        "zero_point",
+        "weight_zeros",
+        "SCB_scale",
+        "quant_state.data",
+    ],
 )
 def test_an_unknown_scale_beside_narrow_weights_is_refused_by_name(tmp_path: Path, weights, name: str):
     changed = {**weights, WEIGHT: weights[WEIGHT].to(torch.float8_e4m3fn), f"{LAYER}.{name}": torch.ones(7)}

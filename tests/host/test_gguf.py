@@ -69,12 +69,14 @@ def sampled(host: Host, name: str, strength: float = 0.0, offload: bool = False,
         model = graph.add("FramePackLoraLoader", model=model, lora_name="blocks.safetensors", strength=strength)
     if shift:
         model = graph.add("ModelSamplingSD3", model=model, shift=shift)
+        model = graph.add("FramePackStepCache", model=model)
     if offload:
         model = graph.add("StandInModel", model=model, plain=False, offload=True)
     clip = graph.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     text = graph.add("CLIPTextEncode", clip=clip, text="a green square moves up")
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
-    names = {"seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    names = {"seed": 3, "steps": 8 if shift else 2, "cfg": 1.0, "denoise": 1.0}
+    names |= {"sampler_name": "euler", "scheduler": "simple"}
     samples = graph.add("KSampler", model=model, positive=text, negative=text, latent_image=latent, **names)
     graph.add("SaveLatent", samples=samples, filename_prefix="gguf")
     graph.queue(host)
@@ -134,7 +136,7 @@ def test_a_lora_is_added_to_the_values(host: Host, folder: Path, models, metadat
     assert relative(sampled(host, "Q4_0.gguf"), without) < 1e-6  # nothing stays in the blocks
 
 
-def test_streamed_layers_and_another_shift_give_the_same_as_dequantized_weights(host: Host, models):
+def test_streamed_layers_another_shift_and_the_step_cache_give_the_same_as_dequantized_weights(host: Host, models):
     expected = sampled(host, "Q8_0.safetensors", shift=3.0)
     assert relative(sampled(host, "Q8_0.gguf", shift=3.0, offload=True), expected) < 1e-6
 
@@ -205,6 +207,30 @@ def test_a_broken_file_is_refused_by_name(host: Host, folder: Path, content: byt
     with pytest.raises(QueueError, match=r"FramePackLoadModel.*broken\.gguf"):
         sampled(host, "broken.gguf")
     assert host.alive
+
+
+def test_a_scale_that_is_not_finite_is_refused_by_its_tensors_name(host: Host, folder: Path, models):  # noqa: F811
+    content = bytearray((folder / "Q8_0.gguf").read_bytes())
+    reader = gguf.GGUFReader(folder / "Q8_0.gguf")
+    (tensor,) = [tensor for tensor in reader.tensors if tensor.name == f"{LAYER}.weight"]
+    content[tensor.data_offset : tensor.data_offset + 2] = np.float16("nan").tobytes()
+    (folder / "nan.gguf").write_bytes(content)
+    with pytest.raises(QueueError, match=rf"nan\.gguf: {LAYER}\.weight"):
+        sampled(host, "nan.gguf")
+
+
+def test_a_missing_package_is_named_when_a_workflow_is_queued(host: Host, models):
+    for missing in (True, False):
+        graph = Graph()
+        graph.add("StandInPackage", name="gguf", missing=missing)
+        graph.queue(host)
+        graph = Graph()
+        graph.add("StandInResident", model=graph.add("FramePackLoadModel", model_name="Q4_0.gguf"))
+        if missing:
+            with pytest.raises(QueueError, match="failed validation.*pip install gguf"):
+                graph.queue(host)
+        else:
+            graph.queue(host)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

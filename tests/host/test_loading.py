@@ -119,7 +119,9 @@ LAYOUTS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], float
 def test_a_file_loads_in_every_layout(host: Host, folder: Path, weights, metadata, expected, layout: str):
     change, least, most = LAYOUTS[layout]
     save_file(change(weights), folder / f"{layout}.safetensors", metadata)
+    logged = len(host.log_text())
     got, said = sampled(host, f"{layout}.safetensors", layout)
+    assert "doesn't exist" not in host.log_text()[logged:]  # attributes that this host does not have
     assert least <= relative(got, expected) <= most
     assert f"{layout}.safetensors: 2 + 5 blocks, 128 wide, kernels k1, k2, k4" in said
 

@@ -158,6 +158,26 @@ class StandInKey:
         return {"ui": {"text": (keys.digest(keys.model_parts(model)),)}}
 
 
+class StandInPackage:
+    """Hides an installed package, or shows it again."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "hide"
+    CATEGORY = "tests"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"name": ("STRING", {}), "missing": ("BOOLEAN", {})}}
+
+    def hide(self, name, missing):
+        if missing:
+            sys.modules[name] = None
+        else:
+            sys.modules.pop(name, None)
+        return {}
+
+
 class StandInMemory:
     """Passes a model on, and lets only so many bytes be had from then on; 0 tells the truth again."""
 
@@ -189,6 +209,7 @@ NODES = (
         StandInCompiled,
         StandInResident,
         StandInKey,
+        StandInPackage,
         StandInMemory,
     ),
     *(StandInVAE, StandInClips, StandInNewerVAE, StandInNoise, StandInSampler),
