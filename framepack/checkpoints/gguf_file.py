@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -59,41 +59,51 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     return _open(path) if path.name.endswith(SUFFIX) else Checkpoint.open(path)
 
 
-def _open(path: Path) -> GGUFCheckpoint:
-    gguf, paths = package(), _parts(path)
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: dict[str, str] = {}
-    mapped: dict[str, Tensor] = {}
-    metadata: dict[str, str] = {}
-    for part in paths:
+@dataclass(slots=True)
+class _Held:
+    """What has been read so far, under the file's own names."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    mapped: dict[str, Tensor] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def read(self, gguf: ModuleType, part: Path) -> None:
+        """Take a file's tensors and texts. Raises CheckpointError."""
         check_header(part)
         try:
             reader = gguf.GGUFReader(part, "c")  # a private map: PyTorch warns of one that it cannot write to
-            metadata |= {
-                name: text for name, field in reader.fields.items() if (text := _text(gguf, field)) is not None
-            }
+            texts = {name: _text(gguf, held) for name, held in reader.fields.items()}
+            self.metadata |= {name: text for name, text in texts.items() if text is not None}
             for tensor in reader.tensors:
-                shapes[tensor.name] = _shape(reader, tensor)
-                dtypes[tensor.name] = tensor.tensor_type.name
-                mapped[tensor.name] = _mapped(tensor, shapes[tensor.name])
+                name = tensor.name
+                self.shapes[name], self.dtypes[name] = _shape(reader, tensor), tensor.tensor_type.name
+                self.mapped[name] = _mapped(tensor, self.shapes[name])
         except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as fault:
             raise CheckpointError(f"{part.name} cannot be read ({fault}). Get the file again.") from fault
-    beside = path.parent / BESIDE.format(metadata.get(ARCHITECTURE, ""))
-    extra = Checkpoint.open(beside) if beside.is_file() else None
-    if extra is not None:  # only what this file lacks: the other may be of a model of another size
-        tensors = extra.tensors()
-        lacking = [key for key in tensors if key not in shapes and extra.dtypes[key] in DTYPES]
-        shapes |= {key: extra.shapes[key] for key in lacking}
-        dtypes |= {key: extra.dtypes[key] for key in lacking}
-        mapped |= {key: tensors[key] for key in lacking}
+
+    def add(self, beside: Checkpoint) -> None:
+        """Take from another file what this one lacks: it may be of a model of another size."""
+        tensors = beside.tensors()
+        for key in [key for key in tensors if key not in self.shapes and beside.dtypes[key] in DTYPES]:
+            self.shapes[key], self.dtypes[key], self.mapped[key] = beside.shapes[key], beside.dtypes[key], tensors[key]
+
+
+def _open(path: Path) -> GGUFCheckpoint:
+    gguf, paths, held = package(), _parts(path), _Held()
+    for part in paths:
+        held.read(gguf, part)
+    stated = held.metadata.get(ARCHITECTURE, "")[:64]
+    if stated.isidentifier() and (beside := path.parent / BESIDE.format(stated)).is_file():
+        held.add(Checkpoint.open(beside))
     return GGUFCheckpoint(
         name=path.name,
         paths=paths,
-        shapes=strip_prefix(shapes),
-        dtypes=strip_prefix(dtypes),
-        metadata=metadata,
+        shapes=strip_prefix(held.shapes),
+        dtypes=strip_prefix(held.dtypes),
+        metadata=held.metadata,
         texts={},
-        mapped=strip_prefix(mapped),
+        mapped=strip_prefix(held.mapped),
     )
 
 

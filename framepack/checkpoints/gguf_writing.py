@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +82,7 @@ def write_gguf(
         raise
 
 
-def _announce(gguf, writer, name: str, shape: tuple[int, ...], kind: str) -> None:
+def _announce(gguf: ModuleType, writer: Any, name: str, shape: tuple[int, ...], kind: str) -> None:
     """Put a tensor's size into the header."""
     if kind in PLAIN:
         dtype = np.dtype(PLAIN[kind])
@@ -92,7 +94,7 @@ def _announce(gguf, writer, name: str, shape: tuple[int, ...], kind: str) -> Non
         writer.add_tensor_info(name, stored, np.dtype(np.uint8), torch.Size(stored).numel(), raw_dtype=raw)
 
 
-def _quantized(gguf, name: str, tensor: Tensor, kind: str) -> np.ndarray:
+def _quantized(gguf: ModuleType, name: str, tensor: Tensor, kind: str) -> np.ndarray:
     values = tensor.float().contiguous()
     if not torch.isfinite(values.half() if kind != "F32" else values).all():
         raise CheckpointError(f"{name} holds values that are not finite, or too large for {kind}. Get the file again.")

@@ -67,7 +67,7 @@ def _backbone(checkpoint: Checkpoint) -> Backbone:
     backbone = backbone_of(keys)
     if backbone is None:
         stated = checkpoint.metadata.get(ARCHITECTURE)
-        kind = f"a GGUF file of {stated}" if stated else looks_like(keys)
+        kind = f"a GGUF file of {stated[:64]}" if stated else looks_like(keys)
         raise CheckpointError(
             f"{name} is no FramePack model: {kind}. Use FramePackI2V_HY, FramePack_F1_I2V_HY, or a "
             f"{known()} model converted by: python -m framepack convert SOURCE TARGET."

@@ -52,10 +52,12 @@ def folder(host: Host) -> Iterator[Path]:
         file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
-def sampled(host: Host, name: str, prefix: str, **options: str) -> tuple[Tensor, str]:
+def sampled(host: Host, name: str, prefix: str, lora: str = "", **options: str) -> tuple[Tensor, str]:
     """Latents of a few steps with a checkpoint, and what the loader said of it."""
     graph = Graph()
     model = graph.add("FramePackLoadModel", model_name=name, **options)
+    if lora:
+        model = graph.add("FramePackLoraLoader", model=model, lora_name=lora, strength=1.0)
     clip = graph.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     text = graph.add("CLIPTextEncode", clip=clip, text="a blue circle moves slowly to the left")
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1)
@@ -185,6 +187,32 @@ save_file(out, target)
 def test_what_the_hosts_own_quantizer_writes_loads(
     host: Host, folder: Path, metadata, expected, name: str, bound: float
 ):
+    file = quantized_by_the_host(folder, metadata, name)
+    got, said = sampled(host, file.name, f"host_{name}")
+    assert 1e-5 <= relative(got, expected) <= bound
+    assert name in said
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "nvfp4", "int8_tensorwise"])
+def test_a_lora_applies_to_the_hosts_own_formats(host: Host, folder: Path, weights, metadata, name: str):
+    file, layer = quantized_by_the_host(folder, metadata, name), "transformer_blocks.1.ff.net.2"
+    out, inner = weights[f"{layer}.weight"].shape
+    torch.manual_seed(1)
+    down, up = torch.randn(4, inner) * 0.2, torch.randn(out, 4) * 0.2
+    loras = host.base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, loras / "formats.safetensors")
+    merged = {k: v.float() for k, v in weights.items()}
+    merged[f"{layer}.weight"] = merged[f"{layer}.weight"] + up @ down
+    save_file(merged, folder / "merged_formats.safetensors", metadata)
+    by_hand = sampled(host, "merged_formats.safetensors", "formats_by_hand")[0]
+    without = sampled(host, file.name, "formats_without")[0]
+    got = sampled(host, file.name, "formats_lora", lora="formats.safetensors")[0]
+    assert relative(got, by_hand) < 0.5 * relative(without, by_hand)
+
+
+def quantized_by_the_host(folder: Path, metadata: dict[str, str], name: str) -> Path:
+    """A file that the host's own quantizer has written; skips where the host has none."""
     comfyui, file = comfyui_folder(), folder / f"host_{name}.safetensors"
     if not hosts_formats(comfyui):
         pytest.skip("this host quantizes nothing itself")
@@ -192,9 +220,7 @@ def test_what_the_hosts_own_quantizer_writes_loads(
     done = subprocess.run(command, cwd=comfyui, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     save_file(load_file(file), file, metadata)
-    got, said = sampled(host, file.name, f"host_{name}")
-    assert 1e-5 <= relative(got, expected) <= bound
-    assert name in said
+    return file
 
 
 def hosts_formats(comfyui: Path) -> bool:
