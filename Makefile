@@ -2,8 +2,9 @@
 # Without make: python -m tools.demo, python -m tools.test.
 PYTHON ?= python3
 BIN := .venv/bin
+GPU_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
+.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu gpu-check gpu-payload lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
 
 demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -27,6 +28,13 @@ lint: test-env
 
 bench: test-env
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
+
+# On a GPU machine; before that, here: make gpu-payload ARGS="--host COMFYUI". Parts: make gpu-check ARGS="parity forward".
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu_check run $(ARGS)
+
+gpu-payload: test-env
+	$(BIN)/python -m benchmarks.gpu_check prepare $(ARGS)
 
 bench-gpu: test-env
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .cases import Case, Ours
 from .floor import Floor
 from .gguf import shares
+from .gpu_check.report import write_section
 from .timing import RESULTS, circumstances, ratio, rounds, shown
 
 FP8 = torch.float8_e4m3fn
@@ -43,9 +44,10 @@ class Fp8Linear(nn.Linear):
         scale = flat.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / torch.finfo(FP8).max
         small = (flat.float() / scale).to(FP8)
         if x.is_cuda:
-            out = torch._scaled_mm(
-                small, self.weight.t(), scale, self.weight_scale.t(), bias=self.bias, out_dtype=x.dtype
-            )
+            by_rows = F.ScalingType.RowWise
+            scales = {"scale_a": scale, "scale_recipe_a": by_rows}
+            scales |= {"scale_b": self.weight_scale.t(), "scale_recipe_b": by_rows}
+            out = F.scaled_mm(small, self.weight.t(), **scales, bias=self.bias, output_dtype=x.dtype)
         else:
             weight = self.weight.float() * self.weight_scale
             out = F.linear(small.float() * scale, weight, self.bias.float()).to(x.dtype)
@@ -121,34 +123,28 @@ def measure(case: Case, device: str, num: int, backend: str) -> list[str]:
     return [*(f"| {a} / {b} | {shown(values)} |" for a, b, values in rows), *blocks]
 
 
+def table(small: bool, double: int = 4, single: int = 8, num: int = 10) -> list[str]:
+    """The rows with their head; `small` is a toy on the CPU, which says nothing of speed."""
+    if not (small or torch.cuda.is_available()):
+        raise SystemExit("benchmarks.gpu measures on CUDA, and PyTorch finds no CUDA device here.")
+    sizes = {"heads": 24, "double": double, "single": single, "height": 60, "width": 104}
+    case = Case(**(SMALL if small else sizes), dtype=torch.bfloat16)
+    with torch.no_grad():
+        rows = measure(case, "cpu" if small else "cuda", 2 if small else num, "eager" if small else "inductor")
+    return ["A step at 480 x 832", "", "| ratio | median, quartiles |", "|---|---|", *rows]
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--double", type=int, default=4)
     parser.add_argument("--single", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if not (args.small or torch.cuda.is_available()):
-        sys.exit("benchmarks.gpu measures on CUDA, and PyTorch finds no CUDA device here.")
-    sizes = {"heads": 24, "double": args.double, "single": args.single, "height": 60, "width": 104}
-    case = Case(**(SMALL if args.small else sizes), dtype=torch.bfloat16)
-    rows = measure(case, "cpu" if args.small else "cuda", args.rounds, "eager" if args.small else "inductor")
-    where = "a small model on a CPU, which says nothing" if args.small else torch.cuda.get_device_name()
-    head = [
-        "# A step at 480 x 832",
-        "",
-        f"{where}; {circumstances()}",
-        "",
-        "| ratio | median, quartiles |",
-        "|---|---|",
-    ]
-    text = "\n".join([*head, *rows]) + "\n"
-    if not args.small:
-        (RESULTS / "gpu.md").write_text(text, "utf-8")
-    sys.stdout.write(text)
+    lines = [circumstances(), "", *table(False, args.double, args.single, args.rounds)]
+    write_section(RESULTS / "gpu.md", "forward", lines)
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
     main()

@@ -54,4 +54,6 @@ def circumstances() -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    if torch.cuda.is_available():
+        cpu = f"{torch.cuda.get_device_name()}, {cpu}"
     return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit or 'unknown'}"

@@ -75,7 +75,7 @@ def write_gguf(
         writer.flush()
         os.fsync(writer.fout[0].fileno())
         writer.close()
-        part.rename(path)
+        part.replace(path)
     except BaseException:
         writer.close()
         part.unlink(missing_ok=True)
