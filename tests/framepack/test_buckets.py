@@ -34,11 +34,21 @@ def test_any_picture_has_a_size_in_units_of_16_of_about_the_bases_area(height: i
     assert 0.85 < high * wide / base**2 < 1.15
 
 
+def test_the_bounds_are_valid_themselves():
+    assert nearest_bucket(1, 1, 64) == (64, 64)
+    assert nearest_bucket(10**6, 10**6, 4096)[0] == 4096
+    assert nearest_bucket(10**6, 1) == (960, 416)
+    assert nearest_bucket(1, 10**6) == (416, 960)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "base", "value"),
     [
         (0, 5, 640, "5 x 0"),
         (5, 10**400, 640, "1000"),
+        (10**6 + 1, 5, 640, "1000001"),
+        (5, 10**6 + 1, 640, "1000001"),
+        (5, 0, 640, "0 x 5"),
         (5, 5, 63, "63"),
         (5, 5, 4097, "4097"),
         (5, 5, float("nan"), "nan"),

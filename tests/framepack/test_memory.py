@@ -55,10 +55,43 @@ def test_padding_to_whole_kernels_counts():
         check_work(work, 10**9)
 
 
+def test_padding_follows_the_grid_and_the_patch():
+    context = make_plan(parse("f5k2_g9"), num_lat_frames=10).sections[0].context[0]
+    assert context.num_padded(6, 20) == 6 * 8 * 20
+    assert context.num_padded(6, 20, patch=1) == 6 * 6 * 20
+    assert context.num_padded(3, 7, patch=3) == 6 * 6 * 12
+
+
+@pytest.mark.parametrize(("num_bytes", "shown"), [(10**8, "0.1 GB"), (99_900_000, "99.9 MB"), (10**10, "10.0 GB")])
+def test_amounts_are_in_gigabytes_from_a_tenth_on(num_bytes: int, shown: str):
+    work = replace(RELEASED, matrix=10**11)
+    with pytest.raises(TooLittleMemoryError, match=f"only {shown} is"):
+        check_work(work, num_bytes)
+
+
+def fitting(work: Work, there: int) -> str:
+    with pytest.raises(TooLittleMemoryError) as fault:
+        check_work(work, there)
+    return str(fault.value)
+
+
+def test_the_smallest_and_the_largest_things_that_fit_are_offered():
+    bare = replace(RELEASED, matrix=0)
+    one = replace(SECTION, makes=((0, 1),), positions=(0,), context=())
+    least = replace(bare, section=replace(SECTION, context=()))
+    assert "sections of 8 latent frames" in fitting(least, least.least - 1)
+    assert "sections of 1 latent frames" in fitting(least, replace(bare, section=one).least)
+    assert "latent frames," not in fitting(least, replace(bare, section=one).least - 1).partition("What fits")[2]
+    assert "a size of 800x464" in fitting(bare, replace(bare, height=58, width=100).least)
+    assert "a size of 16x16" in fitting(bare, replace(bare, height=2, width=2).least)
+    assert "a size" not in fitting(bare, replace(bare, height=2, width=2).least - 1)
+
+
 def test_half_the_precision_is_offered_where_it_would_do():
     wide = replace(RELEASED, itemsize=4, matrix=RELEASED.matrix * 2)
-    with pytest.raises(TooLittleMemoryError, match="half precision"):
-        check_work(wide, RELEASED.least)
+    assert fitting(wide, RELEASED.least).endswith("half precision (weight_dtype bf16).")
+    assert "precision" not in fitting(wide, RELEASED.least - 1)
+    assert "precision" not in fitting(replace(RELEASED, itemsize=2), RELEASED.least - 1)
     with pytest.raises(TooLittleMemoryError, match="Free memory, or use another device"):
         check_work(wide, 1)
 

@@ -67,6 +67,32 @@ def test_an_end_image_stands_before_the_video_is_over_in_the_section_that_ends_i
         make_plan(parse(I2V), num_lat_frames=11, end=True, endpoints=[Endpoint(frame=10, slot="key")])
 
 
+FORWARDS = Extension(num_lat_frames=10, direction="forwards")
+BACKWARDS = Extension(num_lat_frames=10, direction="backwards")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "begins", "num"),
+    [
+        (I2V, {}, "image", 37),
+        (I2V, {"start": False}, "section", 37),
+        (I2V, {"start": False, "no_start": "zero"}, "zero", 36),
+        (I2V, {"no_start": "zero"}, "image", 37),
+        (F1, {"extend": FORWARDS}, "video", 46),
+        (F1, {"extend": FORWARDS, "start": False}, "video", 46),
+        (F1, {"extend": FORWARDS, "start": False, "no_start": "zero"}, "video", 46),
+        (I2V, {"extend": BACKWARDS}, "image", 47),
+        (I2V, {"extend": BACKWARDS, "start": False, "no_start": "zero"}, "zero", 46),
+        (I2V, {"geometry": Geometry(temporal=8)}, "image", 19),
+    ],
+)
+def test_a_request_by_time_counts_only_what_is_generated(schedule: str, options: dict, begins: str, num: int):
+    request = PlanRequest.lasting(5, 30, schedule=parse(schedule), **options)
+    assert (request.begins, request.num_lat_frames) == (begins, num)
+    assert request.schedule == parse(schedule)
+    assert request == PlanRequest(schedule=parse(schedule), num_lat_frames=num, **options)
+
+
 def test_key_frames_on_every_frame_leave_nothing_to_generate():
     points = [Endpoint(frame=i, slot=f"key {i}") for i in range(1, 10)]
     with pytest.raises(PlanError, match="10"):

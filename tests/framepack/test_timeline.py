@@ -104,6 +104,28 @@ def test_around_a_border_two_prompts_are_blended():
     assert blended_at(stretches, 4.0, 1.0) == "two"  # nothing changes there
 
 
+def test_a_blend_spans_half_its_seconds_on_each_side_of_a_border():
+    stretches = read("0-2s: one\n2-4s: two\n4-4.5s: two\n4.5s: three", 6)
+    assert blended_at(stretches, 1.5, 1.0) == "one"
+    assert blended_at(stretches, 1.6, 1.0) == Blend(before="one", after="two", weight=0.1)
+    assert blended_at(stretches, 2.4, 1.0) == Blend(before="one", after="two", weight=0.9)
+    assert blended_at(stretches, 2.5, 1.0) == "two"
+    assert blended_at(stretches, 4.25, 1.0) == Blend(before="two", after="three", weight=0.25)
+    assert blended_at(stretches, 0.0, 1.0) == "one"
+    assert blended_at((), 1.0, 1.0) is None
+
+
+@pytest.mark.parametrize("weight", [0, 1, -0.5, 1.5, float("nan")])
+def test_a_blend_has_a_share_of_both(weight: float):
+    with pytest.raises(PlanError):
+        Blend(before="one", after="two", weight=weight)
+
+
+def test_the_longest_blend_is_valid():
+    plan = make_plan(parse("td_f1k1_g9"), num_lat_frames=10)
+    assert with_prompts(plan, read("0s: a", 1), 30, 60.0).sections[0].prompt == "a"
+
+
 def test_a_blend_of_a_weight_that_rounds_to_nothing_is_the_one_prompt():
     stretches = read("0-1.2s: a\n1.2s: b", 10)
     assert blended_at(stretches, 0.8 + 1e-5, 0.8) == "a"
