@@ -16,6 +16,8 @@ from ..sampling.guidance import Guidance
 from ..schedule.presets import resolve
 from ..store.digest import digest
 from ..training.command import Means
+from ..training.parallel import rank
+from ..training.settings import ConfigError
 from ..training.trainer import Trainer
 from . import builtin
 from .generate import Builtin, generate
@@ -47,10 +49,15 @@ class BuiltinEncoder:
 
 
 def sampler_of(trainer: Trainer) -> Callable[[int], None]:
-    """What makes the samples of a run on the built-in latents: a video for each prompt, out/samples/STEP_PROMPT.mp4."""
+    """What makes the samples of a run on the built-in latents: a video for each prompt, out/samples/STEP_PROMPT.mp4.
+
+    Raises ConfigError for another model.
+    """
     how, folder = trainer.config.samples, trainer.config.run.out / "samples"
     plan = make_plan(resolve(how.schedule), num_lat_frames=how.num_lat_frames, start=False)
     base = Builtin.load()
+    if trainer.model.dit.spec.text_dim != base.dit.spec.text_dim:
+        raise ConfigError("Samples are available for the built-in model only. Set samples.every to 0.")
 
     def sample(step: int) -> None:
         dit = trainer.model.dit
@@ -60,7 +67,7 @@ def sampler_of(trainer: Trainer) -> Callable[[int], None]:
                 model, plan, list(how.prompts), start=None, steps=how.steps, seed=0, guidance=Guidance(cfg=how.cfg)
             )
         folder.mkdir(parents=True, exist_ok=True)
-        for number, clip in enumerate(latents):
+        for number, clip in enumerate(latents if rank() == 0 else ()):
             write_video(base.pixels(clip), folder / f"{step:09d}_{number}.mp4")
 
     return sample
@@ -77,4 +84,4 @@ def write_video(frames: Tensor, path: Path, fps: int = 30) -> None:
         file.mux(stream.encode())
 
 
-MEANS = Means(encoders={"builtin": lambda config: BuiltinEncoder.load()}, sampler=sampler_of)
+MEANS = Means(encoder=BuiltinEncoder.load, sampler=sampler_of)

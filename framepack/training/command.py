@@ -30,9 +30,9 @@ LORA, MODEL = "lora.safetensors", "model.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What training takes from outside: encoders by name, and how samples are made of a trainer's model."""
+    """What training takes from outside: the encoder of folders, and how samples are made of a trainer's model."""
 
-    encoders: dict[str, Callable[[Config], Encoder]]
+    encoder: Callable[[], Encoder]
     sampler: Callable[[Trainer], Callable[[int], None]] | None = None
 
 
@@ -67,8 +67,7 @@ class Prepared:
 def index_of(config: Config, means: Means) -> Index:
     """The index of the data's cache, which is filled first where a folder is given."""
     if config.data.folder is not None and rank() == 0:
-        encoder = means.encoders[config.data.encoder](config)
-        encode(config.data, encoder, config.history.saturates, config.samples.prompts)
+        encode(config.data, means.encoder(), config.history.saturates, config.samples.prompts)
     wait()
     return Index.read(config.data.cache)
 

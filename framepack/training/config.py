@@ -66,16 +66,13 @@ class Model:
 class Data:
     """The clips. `folder` holds videos and images with captions; `cache` their latents and text, encoded once.
 
-    Without `folder`, `cache` must be complete already. `base` is the side of a square picture in pixels, from which
-    the aspect buckets follow; `longest` cuts videos into clips of so many seconds. `faults` says what to do with files
-    that cannot be used.
+    A folder is encoded for the built-in model. Without one, `cache` must be complete already. `base` is the side of a
+    square picture in pixels, from which the aspect buckets follow; `longest` cuts videos into clips of so many seconds.
+    `faults` says what to do with files that cannot be used.
     """
 
     cache: Path
     folder: Path | None = None
-    encoder: Literal["builtin", "host"] = "builtin"
-    vae: str = ""
-    text_encoders: tuple[str, ...] = ()
     base: int = 640
     fps: float = 30.0
     longest: float = 30.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,17 +50,21 @@ class Footprint:
         )
 
 
-def footprint_of(trainer: Trainer, config: Config) -> Footprint:
-    """The footprint of the stage that takes most, with these settings for the trainer's own."""
-    return max((_of_stage(trainer, config, stage) for stage in config.stage), key=lambda each: each.peak)
+def footprint_of(trainer: Trainer, config: Config, shards: int = 0) -> Footprint:
+    """The footprint of the stage that takes most, with these settings for the trainer's own.
+
+    `shards` are the processes that share the weights out; 0 for those that there are.
+    """
+    found = (_of_stage(trainer, config, stage, shards or world()) for stage in config.stage)
+    return max(found, key=lambda each: each.peak)
 
 
-def _of_stage(trainer: Trainer, config: Config, stage: Stage) -> Footprint:
+def _of_stage(trainer: Trainer, config: Config, stage: Stage, shards: int) -> Footprint:
     trained = trainer.trained_by(stage)
     num = sum(p.numel() for p in trained.values())
     state, made = state_bytes(trained, stage.optimizer)
     narrow = config.model.compute == "bf16"
-    gradients, shards = sum(p.numel() * p.element_size() for p in trained.values()), world()
+    gradients = sum(p.numel() * p.element_size() for p in trained.values())
     gathered = 2 * max(map(size_of, blocks_of(trainer.model.dit))) if shards > 1 else 0  # a block, and the next one
     copies = 4 * num * ((narrow and config.model.weights == "fp32") + bool(config.run.ema))
     twins = 8 * min(num, AT_ONCE) if narrow else 0  # float32 gradients, and weights where there is no master copy
@@ -69,7 +73,7 @@ def _of_stage(trainer: Trainer, config: Config, stage: Stage) -> Footprint:
         copies=copies // shards,
         optimizer=state // shards,
         step=max(
-            _largest_step(trainer, config, stage) - gradients + gradients // shards + gathered,
+            _largest_step(trainer, config, stage, shards) - gradients + gradients // shards + gathered,
             (gradients + made + twins) // shards,
         ),
     )
@@ -80,10 +84,16 @@ def size_of(module: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
 
 
-def _largest_step(trainer: Trainer, config: Config, stage: Stage) -> int:
+def _largest_step(trainer: Trainer, config: Config, stage: Stage, shards: int) -> int:
     """Forward and backward over the largest batch that the stage can draw."""
+    with trainer.as_in(stage, config):
+        return step_memory(trainer.model, *largest_batch(trainer, config, stage, shards), trainer.recompute)
+
+
+def largest_batch(trainer: Trainer, config: Config, stage: Stage, shards: int) -> tuple[Batch, Mapping[str, Tensor]]:
+    """The largest batch that a stage can draw, without values, and its words."""
     share, section, batch = max(
-        (each for share in stage.mixture if share.weight for each in _batches(trainer, config, share)),
+        (each for share in stage.mixture if share.weight for each in _batches(trainer, config, share, shards)),
         key=lambda each: each[2] * _tokens(trainer, each[0], each[1]),
     )
     height, width = trainer.clips.largest_grid(longest(share, trainer.clips))
@@ -92,13 +102,12 @@ def _largest_step(trainer: Trainer, config: Config, stage: Stage) -> int:
     timeline: dict[int | str, Tensor] = {i: x[:, :, :1] for i in section.known}
     sigma = torch.empty(batch, device="meta")
     noisy = Batch(noisy=x, sigma=sigma, history=gather(section, timeline, x), target=x.float(), section=section)
-    with trainer.as_in(stage, config):
-        return step_memory(trainer.model, noisy, trainer.words([""] * batch), trainer.recompute)
+    return noisy, trainer.words([""] * batch)
 
 
-def _batches(trainer: Trainer, config: Config, share: Share) -> Iterator[tuple[Share, Section, int]]:
+def _batches(trainer: Trainer, config: Config, share: Share, shards: int) -> Iterator[tuple[Share, Section, int]]:
     """Each section of a share's longest plan, and how many clips of it are in memory at once."""
-    each = (share.batch or config.run.batch) // world()
+    each = (share.batch or config.run.batch) // shards
     sections = plan_of(share, longest(share, trainer.clips)).sections if share.schedule else (FIRST_FRAME,)
     for section in sections:
         yield share, section, min(config.run.at_once or each, each)

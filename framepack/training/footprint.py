@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -87,17 +87,31 @@ class _Step(nn.Module):
 
 def step_memory(model: nn.Module, batch: Batch, words: Mapping[str, Tensor], recompute: Recompute | None = None) -> int:
     """Bytes that forward and backward take at their most, beside the weights: gradients, activations, inputs."""
-    step = _Step(model)
+    tally = Tally()
+    run_without_values(model, batch, words, recompute, counter=tally)
+    return tally.most
+
+
+def run_without_values(
+    model: nn.Module,
+    batch: Batch,
+    words: Mapping[str, Tensor],
+    recompute: Recompute | None = None,
+    *,
+    counter: AbstractContextManager[Any],
+    fused: bool = True,
+) -> None:
+    """Forward and backward of a batch on the meta device inside a counter; `fused`: attention is one kernel."""
+    step, around = _Step(model), _Fused if fused else nullcontext
     empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in step.named_buffers()}
     for name, parameter in step.named_parameters():
         empty[name] = torch.empty_like(parameter, device="meta").requires_grad_(parameter.requires_grad)
     batch, inputs = moved(batch, words, torch.device("meta"), batch.noisy.dtype)
     if recompute:
-        recompute.within = _Fused
+        recompute.within = around
     try:
-        with Tally() as tally, _Fused():
+        with counter, around():
             torch.func.functional_call(step, empty, (batch, inputs))
     finally:
         if recompute:
             recompute.within = nullcontext
-    return tally.most

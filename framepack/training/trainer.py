@@ -196,7 +196,7 @@ class Trainer:
             self._begin(index)
         assert self.optimizers is not None
         drawn = draw(self.config, self.done, self.clips)
-        levels, losses = self._backward(drawn)
+        levels, losses = self.backward(drawn)
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise DivergedError(
@@ -213,7 +213,7 @@ class Trainer:
         self.done += 1
         return Record(step=self.done, schedule=drawn.share.label, rate=rate, loss=loss, levels=levels, losses=losses)
 
-    def _backward(self, drawn: Draw) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def backward(self, drawn: Draw) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Gradients of the mean loss over all clips; every clip's level and loss, in order."""
         total, run = len(drawn.clips), self.config.run
         each = total // world()

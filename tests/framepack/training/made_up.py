@@ -78,6 +78,6 @@ def made_up_config(folder: Path, small: Small = SMALL[0], **tables: Any) -> Conf
 
 def prepared(config: Config) -> Prepared:
     """The configuration's run, from its cache."""
-    run = prepare(config, Means(encoders={}))
+    run = prepare(config, Means(encoder=lambda: MadeUpEncoder(SMALL[0])))
     run.place()
     return run

@@ -102,14 +102,14 @@ def test_a_run_that_is_killed_within_a_step_resumes_to_the_same_weights(latents,
     def run(how: Recipe, killed_at: int = 0):
         trainer = trainer_of(how, TINY)
         if killed_at:
-            backward = trainer._backward
+            backward = trainer.backward
 
             def cut_off(drawn):
                 if trainer.done == killed_at:
                     raise KeyboardInterrupt
                 return backward(drawn)
 
-            trainer._backward = cut_off
+            trainer.backward = cut_off
         trainer.run(before=lambda stage: taught(trainer, how, stage))
 
     whole, halves = (short(latents, tmp_path / name, 3, 3) for name in ("whole", "halves"))

@@ -20,7 +20,7 @@ from framepack.training.states import StateError, read_weights
 from framepack.training.trainer import DivergedError
 from tests.backbones import SMALL
 
-from .made_up import INVERTED, made_up_config, prepared, saved_model
+from .made_up import INVERTED, MadeUpEncoder, made_up_config, prepared, saved_model
 
 each = pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)
 
@@ -235,6 +235,6 @@ steps = 2
 schedule = "{INVERTED}"
 """
     (tmp_path / "c.toml").write_text(text)
-    said = train(tmp_path / "c.toml", Means(encoders={}))
+    said = train(tmp_path / "c.toml", Means(encoder=lambda: MadeUpEncoder(SMALL[0])))
     assert "loss by noise level" in said
     assert (tmp_path / "out" / "model.safetensors").is_file()

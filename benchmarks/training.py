@@ -1,0 +1,287 @@
+"""Training: memory as it is stated and as it is, a step's time against a bare loop, and what a long history costs.
+
+python -m benchmarks.training [--rounds 3]
+
+Memory is the process's most above what it holds before the model is made. The bare loop makes the same matrix products
+and attention, forwards and backwards, with each block recomputed. The last table states what the released size takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from framepack.models.hunyuan import BACKBONE, HunyuanDiT, HunyuanSpec
+from framepack.training.adapters import adapt
+from framepack.training.cache import Clip, Index, clip_path, write_tensors
+from framepack.training.clips import Clips
+from framepack.training.config import Config, Data, Lora, Model, Run, Share, Stage
+from framepack.training.drawing import draw
+from framepack.training.fitting import Footprint, footprint_of, largest_batch
+from framepack.training.footprint import run_without_values
+from framepack.training.trainees import Recompute, Trainee
+from framepack.training.trainer import Trainer
+
+from .peak import Peak
+from .timing import RESULTS, circumstances, ratio, rounds, shown
+
+SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
+WORDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Sizes of a run; height and width are latent."""
+
+    name: str
+    heads: int
+    double: int
+    single: int
+    grid: tuple[int, int] = (16, 24)
+    num_lat_frames: int = 19
+    batch: int = 1
+    recompute: bool = True
+    optimizer: str = "adafactor"
+    ema: float = 0.0
+
+
+MEASURED = (
+    Case(name="512 wide, 4 + 8 blocks, AdamW, EMA", heads=4, double=4, single=8, optimizer="adamw", ema=0.9),
+    Case(
+        name="512 wide, 2 + 4 blocks, 2 clips, nothing recomputed",
+        heads=4,
+        double=2,
+        single=4,
+        batch=2,
+        recompute=False,
+    ),
+    Case(name="768 wide, 2 + 4 blocks, Muon", heads=6, double=2, single=4, optimizer="muon"),
+)
+
+
+def spec_of(case: Case) -> HunyuanSpec:
+    """The model of a case."""
+    sizes = {"heads": case.heads, "double_blocks": case.double, "single_blocks": case.single}
+    return HunyuanSpec(**sizes, refiner_blocks=1, text_dim=256, pooled_dim=64, image_dim=None, guidance=False)
+
+
+def words_of(spec: HunyuanSpec, device: str = "cpu") -> Callable[[list[str]], dict[str, Tensor]]:
+    """Random words for any captions."""
+
+    def words(captions: list[str]) -> dict[str, Tensor]:
+        b = len(captions)
+        return {
+            "context": torch.randn(b, WORDS, spec.text_dim, device=device),
+            "y": torch.randn(b, spec.pooled_dim, device=device),
+        }
+
+    return words
+
+
+def trainer_of(case: Case, folder: Path) -> Trainer:
+    """The trainer of a case on one random clip."""
+    shape = (16, case.num_lat_frames, *case.grid)
+    write_tensors(clip_path(folder, "0.safetensors"), {"0": torch.randn(shape)})
+    clip = Clip(file="0.safetensors", name="0", shape=shape, captions=("random",))
+    Index(encoder="random", clips=(clip,)).write(folder)
+    share = Share(schedule=SCHEDULE, num_lat_frames=case.num_lat_frames, sections="first")
+    stage = Stage(steps=100, mixture=(share,), optimizer=case.optimizer, rate=1e-4)  # type: ignore[arg-type]
+    config = Config(
+        model=Model(path=folder, compute="fp32", checkpointing=case.recompute),
+        data=Data(cache=folder),
+        run=Run(out=folder / "out", batch=case.batch, ema=case.ema),
+        stage=(stage,),
+    )
+    spec = spec_of(case)
+    dit = HunyuanDiT(spec)
+    for parameter in dit.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    recompute = Recompute(dit, case.recompute)
+    return Trainer(config, Trainee(dit), Clips(folder), words_of(spec), recompute=recompute)
+
+
+def measured(case: Case) -> tuple[int, int]:
+    """Bytes that a case's run states, and those that it takes; in a process of its own."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        before = psutil.Process().memory_info().rss
+        with Peak(os.getpid()) as peak:
+            trainer = trainer_of(case, Path(folder))
+            stated = footprint_of(trainer, trainer.config).peak
+            for _ in range(3):
+                trainer.step()
+        return stated, peak.most - before
+
+
+def once(trainer: Trainer) -> None:
+    """Draw, forward and backward of a run's first step."""
+    trainer.backward(draw(trainer.config, 0, trainer.clips))
+    trainer.model.zero_grad(set_to_none=True)
+
+
+def memory_table() -> list[str]:
+    """Stated and measured memory of each case."""
+    lines = ["| run | stated | measured | measured / stated |", "|---|---|---|---|"]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for case in MEASURED:
+            stated, taken = pool.apply(measured, (case,))
+            lines.append(f"| {case.name} | {stated / 1e6:.0f} MB | {taken / 1e6:.0f} MB | {taken / stated:.2f} |")
+    return lines
+
+
+class Bare(nn.Module):
+    """The matrix products and the attention of a case's blocks over its tokens, and nothing else."""
+
+    def __init__(self, spec: HunyuanSpec, picture: int, words: int):
+        super().__init__()
+        d, self.heads, self.picture = spec.width, spec.heads, picture
+        double = [[(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)] for _ in range(2)]
+        self.double = nn.ModuleList(
+            nn.ModuleList(nn.ModuleList(nn.Linear(*pair) for pair in stream) for stream in double)
+            for _ in range(spec.double_blocks)
+        )
+        self.single = nn.ModuleList(
+            nn.ModuleList([nn.Linear(d, 7 * d), nn.Linear(5 * d, d)]) for _ in range(spec.single_blocks)
+        )
+        self.words = words
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def both(self, x: Tensor, block: Any) -> Tensor:
+        parts = x.split([self.picture, self.words], 1)
+        seen = self.attend(torch.cat([stream[0](part) for stream, part in zip(block, parts, strict=True)], 1))
+        seen = seen.split([self.picture, self.words], 1)
+        return torch.cat([s[3](s[2](s[1](part))) for s, part in zip(block, seen, strict=True)], 1)
+
+    def one(self, x: Tensor, block: Any) -> Tensor:
+        d = x.shape[-1]
+        qkv, inner = block[0](x).split([3 * d, 4 * d], -1)
+        return block[1](torch.cat([self.attend(qkv), inner], -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.double:
+            x = checkpoint(self.both, x, block, use_reentrant=False)
+        for block in self.single:
+            x = checkpoint(self.one, x, block, use_reentrant=False)
+        return x
+
+
+def time_against_bare(num: int) -> str:
+    """A step without its optimizer against the bare loop, 1024 wide."""
+    case = Case(name="", heads=8, double=1, single=2, grid=(16, 24))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(case, Path(folder))
+        batch, _ = largest_batch(trainer, trainer.config, trainer.config.stage[0], 1)
+        made = batch.noisy.shape[2] * 8 * 12
+        picture = made + sum(group.num_tokens for group in batch.history)
+        bare = Bare(spec_of(case), picture, WORDS)
+        x = torch.randn(1, picture + WORDS, spec_of(case).width, requires_grad=True)
+
+        ours = partial(once, trainer)
+
+        def theirs() -> None:
+            bare(x).sum().backward()
+            bare.zero_grad(set_to_none=True)
+
+        return shown(ratio(rounds({"ours": ours, "bare": theirs}, num, clock=time.process_time), "ours", "bare"))
+
+
+def time_of_history(num: int) -> str:
+    """A step with 120 s of video planned against one with 5 s: the first section of each sees as much."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in (120, 5):
+            length = 1 + 9 * round(seconds * 30 / 36)
+            case = Case(name="", heads=4, double=1, single=2, grid=(8, 12), num_lat_frames=length)
+            trainer = trainer_of(case, Path(folder) / str(seconds))
+            stage = trainer.config.stage[0]
+            last = tuple(replace(share, sections="any") for share in stage.mixture)
+            trainer.config = replace(trainer.config, stage=(replace(stage, mixture=last),))
+            found[str(seconds)] = partial(once, trainer)
+        return shown(ratio(rounds(found, num, warmup=3, clock=time.process_time), "120", "5"))
+
+
+RELEASED = HunyuanSpec(image_dim=None)  # 13 billion parameters, 480 x 832
+PRESETS = (
+    ("1x24 GB", "LoRA, rank 16, fp8 base", 1, 1, {"lora": Lora(base="fp8")}),
+    ("1x80 GB", "LoRA, rank 16, bf16 base", 1, 16, {"lora": Lora()}),
+    ("1x80 GB", "packing layers", 1, 16, {"train": "packing"}),
+    ("1x80 GB", "full, Adafactor, bf16 weights", 1, 8, {"weights": "bf16"}),
+    ("8x80 GB", "full, Adafactor, fp32 master (the paper's)", 8, 64, {}),
+)
+
+
+def released(folder: Path, shards: int, batch: int, how: dict[str, Any]) -> tuple[Footprint, int]:
+    """The footprint of the released size in a process of several, and the operations of one clip."""
+    clip = Clip(file="0.safetensors", name="0", shape=(16, 37, 60, 104), captions=("none",))
+    Index(encoder="none", clips=(clip,)).write(folder)
+    stage = Stage(steps=1, mixture=(Share(schedule=SCHEDULE, num_lat_frames=37),), train=how.get("train", "full"))
+    config = Config(
+        model=Model(path=folder, weights=how.get("weights", "fp32")),
+        data=Data(cache=folder),
+        run=Run(out=folder, batch=batch),
+        stage=(stage,),
+        lora=how.get("lora"),
+    )
+    dit = HunyuanDiT(RELEASED, dtype=torch.bfloat16, device="meta")
+    if config.lora:
+        adapt(dit, config.lora, BACKBONE.in_fp8, 0)
+    words = words_of(RELEASED, "meta")
+    trainer = Trainer(config, Trainee(dit), Clips(folder), words, recompute=Recompute(dit, True))
+    flops, one = FlopCounterMode(display=False), replace(config, run=replace(config.run, batch=1))
+    with trainer.as_in(stage, config):
+        work = largest_batch(trainer, one, stage, 1)
+        run_without_values(trainer.model, *work, trainer.recompute, counter=flops, fused=False)
+    return footprint_of(trainer, config, shards), flops.get_total_flops()
+
+
+def released_table() -> list[str]:
+    """What each preset holds at most in a process, and the operations of a step."""
+    lines = [
+        "| hardware | what is trained | clips a step | peak per GPU | operations a step and GPU |",
+        "|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for hardware, name, shards, batch, how in PRESETS:
+            found, flops = released(Path(folder), shards, batch, how)
+            work = flops * batch / shards / 1e15
+            lines.append(f"| {hardware} | {name} | {batch} | {found.peak / 1e9:.0f} GB | {work:.2f} P |")
+    return lines
+
+
+def main() -> None:
+    """Command line; writes benchmarks/results/training.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = ["# Training", "", circumstances(), "", *memory_table(), ""]
+    lines += [f"A step, 1024 wide, against a bare loop of the same products: {time_against_bare(args.rounds)}.", ""]
+    lines += [f"A step of a video of 120 s against one of 5 s: {time_of_history(args.rounds)}.", ""]
+    lines += [
+        "The released size, 13 billion parameters, sections of 9 latent frames at 480 x 832:",
+        "",
+        *released_table(),
+    ]
+    (RESULTS / "training.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
