@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from .config import Stage
 from .parallel import ShardedAdafactor
 
+PACKING = r"\.(clean_x_embedder|patch_(short|mid|long))\."  # names of the packing layers of every backbone
 IN_BLOCK = re.compile(r"\.\d+\.")
 AT_ONCE = 2**26  # values that are stepped in float32 together
 
@@ -33,7 +34,7 @@ def trained(model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:
 
     `pattern` is "full", "packing", or a regular expression that is searched for in the names.
     """
-    wanted = re.compile({"full": "", "packing": r"clean_x_embedder\."}.get(pattern, pattern))
+    wanted = re.compile({"full": "", "packing": PACKING}.get(pattern, pattern))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(wanted.search(name) is not None)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

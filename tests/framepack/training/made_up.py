@@ -54,7 +54,7 @@ def made_up_cache(folder: Path, small: Small = SMALL[0], lengths: tuple[int, ...
 def saved_model(path: Path, small: Small = SMALL[0]) -> Path:
     """A checkpoint of a small random model."""
     weights = {key: value.clone() for key, value in small.model().state_dict().items()}
-    metadata = {"framepack.spec": json.dumps({"head_dim": small.spec.head_dim})} if "wan" in small.name else {}
+    metadata = {"framepack.spec": json.dumps({"head_dim": small.spec.head_dim})} if small.name != "hunyuan" else {}
     save_file(weights, path, metadata)
     return path
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from framepack.checkpoints.model_file import ModelFile
 from framepack.errors import FramePackError
@@ -84,14 +85,16 @@ def test_recomputed_activations_and_split_batches_give_the_same_gradients(tmp_pa
         assert torch.allclose(one, two, atol=1e-4), name
 
 
-def test_only_the_packing_layers_change_where_only_they_are_trained(tmp_path):
-    config = made_up_config(tmp_path)
-    trainer = prepared(replace(config, stage=(replace(config.stage[0], train="packing", steps=4),))).trainer
+@each
+def test_only_the_packing_layers_change_where_only_they_are_trained(tmp_path, small):
+    config = made_up_config(tmp_path, small)
+    trainer = prepared(replace(config, stage=(replace(config.stage[0], train="packing", steps=3),))).trainer
     before = {name: p.clone() for name, p in trainer.model.named_parameters()}
     trainer.run()
     changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
     assert changed
-    assert all("clean_x_embedder." in name for name in changed)
+    assert all("clean_x_embedder." in name or "patch_" in name for name in changed)
+    assert not any("patch_embedding" in name for name in changed)
 
 
 def test_the_log_tells_the_loss_by_noise_level_and_by_schedule(tmp_path):
@@ -105,6 +108,30 @@ def test_the_log_tells_the_loss_by_noise_level_and_by_schedule(tmp_path):
     assert set(by_schedule(records)) == {INVERTED, "first frame"}
     assert all(0 <= float(level) < 1 for level in by_level(records))
     assert "left" in lines[-1]
+
+
+def test_event_files_hold_every_steps_loss_and_are_cut_where_a_run_resumes(tmp_path):
+    config = made_up_config(tmp_path)
+    config = replace(config, run=replace(config.run, tensorboard=True, save_every=2))
+    with pytest.raises(KeyboardInterrupt):
+        prepared(config).trainer.run(sample=None, watchers=[Interrupting(3)])
+    prepared(config).trainer.run()
+    events = EventAccumulator(str(config.run.out / "tensorboard")).Reload()
+    records = read_log(config.run.out / "log.jsonl")
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [
+        (record.step, pytest.approx(record.loss)) for record in records
+    ]
+
+
+class Interrupting:
+    """A watcher that ends the process's run at a step."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def step(self, record, line):
+        if record.step == self.at:
+            raise KeyboardInterrupt
 
 
 def test_the_running_mean_follows_the_weights(tmp_path):
