@@ -130,12 +130,21 @@ class SectionStore:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self.folder / (key + ENDING))
+            self._name(part, self.folder / (key + ENDING))
         except OSError:
             with suppress(OSError):
                 part.unlink()
             raise
         self._sync_folder()
+
+    def _name(self, part: Path, entry: Path) -> None:
+        """Give a whole file its name. Where Windows lets no one replace a file in use, the entry in use stays."""
+        try:
+            part.replace(entry)
+        except PermissionError:
+            if not entry.is_file():
+                raise
+            part.unlink()
 
     def _sync_folder(self) -> None:
         """So that the renaming itself survives a power cut; not every system can."""
