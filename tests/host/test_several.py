@@ -6,7 +6,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -48,6 +47,11 @@ def alone(host: Host, short: Workflow, image: str, seed: int) -> Tensor:
     return video
 
 
+def near(one: Tensor, other: Tensor) -> bool:
+    """The same video, up to what the host's batching and the codec change; other noise alone gives 0.007."""
+    return bool((one - other).abs().mean() < 0.002)
+
+
 def batch(graph: Graph, images: list[str]) -> list:
     first, second = (graph.add("LoadImage", image=image) for image in images)
     return graph.add("ImageBatch", image1=first, image2=second)
@@ -64,8 +68,8 @@ def test_each_start_image_gives_the_video_that_it_gives_alone_with_the_seed_plus
     made = videos(alive, graph)
     assert len(made) == 2
     for index, (video, image) in enumerate(zip(made, images, strict=True)):
-        assert torch.equal(video, alone(alive, short, image, SEED + index))
-    assert (made[0] - made[1]).abs().mean() > 0.02
+        assert near(video, alone(alive, short, image, SEED + index))
+    assert not near(*made)
 
 
 def test_with_a_vae_the_images_are_those_of_each_video(alive: Host, short: Workflow, images: list[str]):
@@ -76,15 +80,16 @@ def test_with_a_vae_the_images_are_those_of_each_video(alive: Host, short: Workf
     made = videos(alive, graph)
     assert len(made) == 2
     for index, (video, image) in enumerate(zip(made, images, strict=True)):
-        assert (video - alone(alive, short, image, SEED + index)).abs().mean() < 0.01
+        assert near(video, alone(alive, short, image, SEED + index))
 
 
 def test_a_repeated_start_latent_gives_a_video_for_each_with_its_own_noise(alive: Host, short: Workflow):
     graph, sampler, _ = prepared(short)
     sampler["start_latent"] = graph.add("RepeatLatentBatch", samples=sampler["start_latent"], amount=2)
     first, second = videos(alive, graph)
-    assert torch.equal(first, alone(alive, short, "framepack_red_star.png", SEED))
-    assert torch.equal(second, alone(alive, short, "framepack_red_star.png", SEED + 1))
+    assert near(first, alone(alive, short, "framepack_red_star.png", SEED))
+    assert near(second, alone(alive, short, "framepack_red_star.png", SEED + 1))
+    assert not near(first, second)
 
 
 def test_a_batch_of_end_images_is_refused_by_their_number(alive: Host, short: Workflow):
