@@ -1,27 +1,236 @@
-"""The noise of a section, and a whole plan section by section."""
+"""The engine: a plan, or a slice of one, section by section. Nodes, training, evaluation and the command line drive it.
+
+Dims: b batch, c channels, t h w latent grid.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .errors import SamplingError
 from .packing.history import ContextGroup, gather
-from .planning.plan import Plan, Section
+from .planning.plan import Plan
+from .planning.section import Section
+from .sampling.guidance import UNGUIDED, Guidance, sees
+from .sampling.sigmas import flow_sigmas
+from .sampling.solvers import Callback, Velocity, euler
+from .store.section_store import SectionStore
+from .units import BASE
 
 Sample = Callable[[Section, list[ContextGroup], int], Tensor]
+Solver = Callable[[Velocity, Tensor, Tensor, Callback | None], Tensor]  # velocity, noise, sigmas, callback -> latents
+Timeline = Mapping[int | str, Tensor]  # latents ``b c 1 h w`` by latent frame or slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that one section, number `index` of its plan, is sampled from. `seed` is for samplers that draw noise too."""
+
+    section: Section
+    index: int
+    seed: int
+    noise: Tensor  # b c t h w
+    sigmas: Tensor
+    history: list[ContextGroup]
+
+
+class Sampler(Protocol):
+    """Samples one section: a denoiser with a solver, or a host."""
+
+    def key(self, job: Job) -> str | None:
+        """What the section is stored under; None where it cannot be."""
+        ...
+
+    def sample(self, job: Job, step: Callback | None) -> Tensor:
+        """The section's latents, ``b c t h w``. `step` is called after each step."""
+        ...
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """Sampled latents as the model sees them in a history."""
+        ...
+
+
+class Progress(Protocol):
+    """Hears how a plan proceeds."""
+
+    def begin(self, job: Job) -> Callback | None:
+        """A section is about to be sampled; hears each of its steps."""
+        ...
+
+    def loaded(self, job: Job) -> None:
+        """A section came from the store."""
+        ...
+
+
+class Quiet:
+    """A progress that nobody sees."""
+
+    def begin(self, job: Job) -> None:
+        """Nothing."""
+
+    def loaded(self, job: Job) -> None:
+        """Nothing."""
+
+
+class Denoiser(Protocol):
+    """Predicts velocities, one for each pass that guidance asks for."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, passes: Sequence[str], **given: Any) -> Sequence[Tensor]:
+        """x ``b c t h w`` at a noise level; `given` is the section's prompt, positions and history."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverSampler:
+    """A denoiser, a solver and guidance. Its latents are normalised, and it stores none."""
+
+    denoiser: Denoiser
+    solver: Solver = euler
+    guidance: Guidance = UNGUIDED
+
+    def key(self, job: Job) -> str | None:
+        """None: a denoiser has no contents to digest."""
+        return None
+
+    @torch.no_grad()
+    def sample(self, job: Job, step: Callback | None) -> Tensor:
+        """The solver's result from the job's noise."""
+        seen = sees(job.history)
+        given = {"prompt": job.section.prompt, "positions": job.section.positions, "history": job.history}
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.guidance.guided(float(sigma), seen, lambda passes: self.denoiser(x, sigma, passes, **given))
+
+        return self.solver(velocity, job.noise, job.sigmas, step)
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """As they are."""
+        return latents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The seed, and the noise levels: given, or the model's own for so many steps."""
+
+    seed: int = 0
+    steps: int = 25
+    sigmas: Tensor | None = None
+
+    def job(
+        self, section: Section, index: int, history: list[ContextGroup], like: Tensor, drawn: Sequence[int] | None
+    ) -> Job:
+        """A section's job; `like` states batch, channels and grid, `drawn` is as a slice's."""
+        shape = (*like.shape[:2], section.num_lat_frames, *like.shape[3:])
+        noise = section_noise(self.seed, index, shape) if drawn is None else noise_in_turn(self.seed, drawn, shape)
+        sigmas = self.sigmas
+        if sigmas is None:
+            sigmas = flow_sigmas(self.steps, BASE.num_tokens(section.num_lat_frames, *like.shape[3:]))
+        return Job(section=section, index=index, seed=self.seed, noise=noise, sigmas=sigmas, history=history)
+
+
+def sample_sections(
+    sections: Iterable[Section],
+    timeline: Timeline,
+    sampler: Sampler,
+    settings: Settings,
+    *,
+    like: Tensor,
+    first: int = 0,
+    drawn: Sequence[int] | None = None,
+    store: SectionStore | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Section, Tensor]]:
+    """Each section with its latents ``b c t h w``, as it is finished.
+
+    `timeline` holds the latents that they look at, normalised; `like` states batch, channels and grid; `first` and
+    `drawn` are as a PlanSlice's. Raises PlanError, LatentSizeError, and SamplingError for a section that is not finite.
+    """
+    turns = None if drawn is None else list(drawn)
+
+    def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
+        job = settings.job(section, index, history, like, turns)
+        if turns is not None:
+            turns.append(section.num_lat_frames)
+        return finished(job, sampler, store, progress or Quiet())
+
+    return run_sections(sections, timeline, sample, like=like, first=first, normalised=sampler.normalised)
+
+
+def finished(job: Job, sampler: Sampler, store: SectionStore | None, progress: Progress) -> Tensor:
+    """A section's latents from the store, or else sampled, checked and stored."""
+    key = sampler.key(job) if store else None
+    if store and key and (found := store.get(key)) is not None and found.shape == job.noise.shape:
+        progress.loaded(job)
+        return found
+    made = sampler.sample(job, progress.begin(job))
+    check_finite(made, job.index)
+    if store and key:
+        store.put(key, made)
+    return made
+
+
+def generate(
+    plan: Plan,
+    anchors: Timeline,
+    sampler: Sampler,
+    settings: Settings,
+    *,
+    like: Tensor,
+    store: SectionStore | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """A whole plan's latents ``b c t h w``. `anchors` are like the sampler's latents; see sample_sections."""
+    timeline = {frame: sampler.normalised(latent) for frame, latent in anchors.items()}
+    how: dict[str, Any] = {"like": like, "store": store, "progress": progress}
+    return whole(plan, anchors, sample_sections(plan.sections, timeline, sampler, settings, **how))
+
+
+def run_sections(
+    sections: Iterable[Section],
+    timeline: Timeline,
+    sample: Sample,
+    *,
+    like: Tensor,
+    first: int = 0,
+    normalised: Callable[[Tensor], Tensor] = lambda latents: latents,
+) -> Iterator[tuple[Section, Tensor]]:
+    """Each section with the latents that `sample` gives for its context; they are context of the sections after it."""
+    known = dict(timeline)
+    for index, section in enumerate(sections, first):
+        made = sample(section, gather(section, known, like), index)
+        known |= {frame: normalised(made[:, :, i : i + 1]) for i, frame in enumerate(section.made)}
+        yield section, made
+
+
+def run_plan(plan: Plan, anchors: Timeline, sample: Sample, like: Tensor) -> Tensor:
+    """A whole plan's latents ``b c t h w`` from a function that gives a section's latents for its context.
+
+    `anchors` holds latents ``b c 1 h w`` by frame or slot; `like` states batch, channels and grid.
+    """
+    return whole(plan, anchors, run_sections(plan.sections, anchors, sample, like=like))
+
+
+def whole(plan: Plan, anchors: Timeline, finished: Iterable[tuple[Section, Tensor]]) -> Tensor:
+    """Anchors and finished sections in order of time, ``b c t h w``."""
+    frames = dict(anchors)
+    for section, made in finished:
+        frames |= {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
+    return torch.cat([frames[frame] for frame in range(plan.num_lat_frames)], 2)
 
 
 def section_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
-    """Noise of a section, which its seed and index alone decide, so that an edit elsewhere leaves it alone."""
+    """Noise of a section, which its seed and index alone decide, so that an edit elsewhere leaves it unchanged."""
     generator = torch.Generator("cpu").manual_seed((seed * 0x9E3779B97F4A7C15 + index + 1) % 2**63)
     return torch.randn(shape, generator=generator)
 
 
 def noise_in_turn(seed: int, drawn: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """Noise of a section as the reference has it: one generator, from which every section draws in turn.
+    """Noise of a section as the released implementation has it: one generator, from which every section draws.
 
     `drawn` are the latent frames ``t`` of the sections that drew before, in shapes otherwise like ``b c t h w``.
     """
@@ -42,16 +251,3 @@ def check_finite(latents: Tensor, index: int) -> None:
         "LoRA that is too strong. Try weight_dtype bf16 or fp32, attention sdpa, no sigmas, and each LoRA at a lower "
         "strength."
     )
-
-
-def run_plan(plan: Plan, anchors: Mapping[int | str, Tensor], sample: Sample, like: Tensor) -> Tensor:
-    """Sample every section of a plan: the whole video's latents, ``b c t h w``.
-
-    `anchors` holds latents ``b c 1 h w`` by frame or slot; `sample` gives a section's latents from its context;
-    `like` states batch, channels and grid.
-    """
-    timeline = dict(anchors)
-    for index, section in enumerate(plan.sections):
-        made = sample(section, gather(section, timeline, like), index)
-        timeline |= {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
-    return torch.cat([timeline[frame] for frame in range(plan.num_lat_frames)], 2)

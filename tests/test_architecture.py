@@ -25,7 +25,7 @@ ALLOWED = {
     "packing": {"errors", "units", "schedule", "planning", "nn"},
     "models": {"errors", "units", "nn", "packing"},
     "sampling": {"errors", "units", "packing", "models"},
-    "pipeline": {"errors", "units", "planning", "packing"},
+    "pipeline": {"errors", "units", "planning", "packing", "sampling", "store"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
     "training": BASICS | {"store", "nn", "packing", "models", "sampling", "checkpoints"},

@@ -135,7 +135,7 @@ class Plan:
             num_lat_frames=int_of(fields["num_lat_frames"], "num_lat_frames", 1),
             sections=tuple(Section.from_dict(s) for s in list_of(fields["sections"], "The plan's sections")),
             anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The plan's anchors")),
-            geometry=_geometry(fields.get("geometry", {})),
+            geometry=geometry_of(fields.get("geometry", {})),
             importance=slot_of(fields.get("importance", ByTime.name)),
             **sides,
         )
@@ -184,7 +184,7 @@ class Plan:
             raise PlanError(f"Section {index} needs section {late[0]}, which is not made before it.")
 
 
-def _geometry(data: object) -> Geometry:
+def geometry_of(data: object) -> Geometry:
     """From the plan's JSON; what it leaves out is the released models'. Raises PlanError."""
     names = {field.name for field in fields_of(Geometry)}
     given = object_of(data, "The plan's geometry", set(), names)

@@ -9,7 +9,7 @@ levels it would only disturb what the neighbouring sections already show. Histor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from ..errors import FramePackError
 from ..packing.history import ContextGroup
 
-TEXT, HISTORY = "text", "history"
+ALL, TEXT, HISTORY = "all", "text", "history"  # passes: with nothing left out, without the prompt, without history too
+
+Passes = Callable[[tuple[str, ...]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,18 @@ class Guidance:
         if self.history and sees:
             return HISTORY, 1 + self.history
         return None, 1.0
+
+    def guided(self, sigma: float, sees: bool, passes: Passes) -> Tensor:
+        """What the model predicts at a noise level, led away from what the second pass leaves out.
+
+        `passes` gives one prediction for each pass that it is asked for, such as velocities ``b c t h w``.
+        """
+        left_out, scale = self.at(sigma, sees)
+        if left_out is None:
+            (whole,) = passes((ALL,))
+            return whole
+        whole, other = passes((ALL, left_out))
+        return other + scale * (whole - other)
 
 
 UNGUIDED = Guidance()

@@ -5,22 +5,20 @@ Dims: b batch, c channels, t h w latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .. import pipeline
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
-from ..packing.history import ContextGroup
-from ..pipeline import run_plan, section_noise
-from ..planning.plan import Plan, Section
-from ..sampling.guidance import HISTORY, TEXT, UNGUIDED, Guidance, blank, sees
-from ..sampling.sigmas import flow_sigmas
-from ..sampling.solvers import euler
-from ..units import BASE
+from ..pipeline import Settings, SolverSampler
+from ..planning.plan import Plan
+from ..sampling.denoiser import DitDenoiser
+from ..sampling.guidance import UNGUIDED, Guidance
 from ..vae.wan import WanVAE
 from . import builtin
 from .encode import load_vae
@@ -60,6 +58,21 @@ class Builtin:
         )
 
     @torch.no_grad()
+    def denoiser(self, captions: list[str], told: Mapping[str, list[str]]) -> DitDenoiser:
+        """For b captions at once, and b for each prompt of a plan's own sections. The negative prompt is empty."""
+        said = {None: captions, **told}
+        return DitDenoiser(
+            dit=self.dit,
+            prompts={name: self.encoded(words) for name, words in said.items()},
+            negative=self.encoded([""] * len(captions)),
+        )
+
+    def encoded(self, captions: list[str]) -> dict[str, Tensor]:
+        """Word states ``b l d`` and pooled text ``b p``."""
+        context, pooled = self.text(torch.tensor(list(map(self.tokenizer, captions))))
+        return {"context": context, "y": pooled}
+
+    @torch.no_grad()
     def pixels(self, clip: Tensor) -> Tensor:
         """Normalised latents ``c t h w`` -> frames ``4t-3 3 8h 8w`` in [0, 1]."""
         raw = self.latent_format.process_out(clip[None])
@@ -86,33 +99,7 @@ def generate(
     from (seed, i). Text guidance leads away from the empty caption. `told` has b captions for each prompt of the
     plan's own sections, by that prompt.
     """
-    timeline = {} if start is None else {0: model.latent_format.process_in(start)}
-    b, channels = len(captions), model.dit.spec.in_channels
-    said = {None: captions, **(told or {})}
-    encoded = {name: model.text(torch.tensor(list(map(model.tokenizer, words)))) for name, words in said.items()}
-    unsaid = model.text(torch.tensor([model.tokenizer("")] * b))
-
-    def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
-        num_lat_frames, text, seen = section.num_lat_frames, encoded[section.prompt], sees(history)
-        noise = section_noise(seed, index, (b, channels, num_lat_frames, grid, grid))
-        sigmas = flow_sigmas(steps, BASE.num_tokens(num_lat_frames, grid, grid))
-        seconds = {TEXT: (unsaid, history), HISTORY: (unsaid, blank(history))}  # what the second pass has
-
-        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            led_from, scale = guidance.at(float(sigma), seen)
-            passes = [(text, history)] if led_from is None else [(text, history), seconds[led_from]]
-            context, pooled = (torch.cat(parts) for parts in zip(*(words for words, _ in passes), strict=True))
-            groups = [_stacked(parts) for parts in zip(*(groups for _, groups in passes), strict=True)]
-            x = x.repeat(len(passes), 1, 1, 1, 1)
-            levels = sigma.expand(len(x)) * 1000
-            first, *others = model.dit(x, levels, context, pooled, positions=section.positions, history=groups).split(b)
-            return first if not others else others[0] + scale * (first - others[0])
-
-        return euler(velocity, noise, sigmas)
-
-    return run_plan(plan, timeline, sample, like=torch.empty(b, channels, 1, grid, grid))
-
-
-def _stacked(groups: Sequence[ContextGroup]) -> ContextGroup:
-    """The same group of several passes, in one batch."""
-    return replace(groups[0], latents=torch.cat([group.latents for group in groups]))
+    anchors = {} if start is None else {0: model.latent_format.process_in(start)}
+    sampler = SolverSampler(denoiser=model.denoiser(captions, told or {}), guidance=guidance)
+    like = torch.empty(len(captions), model.dit.spec.in_channels, 1, grid, grid)
+    return pipeline.generate(plan, anchors, sampler, Settings(seed=seed, steps=steps), like=like)

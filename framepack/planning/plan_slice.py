@@ -1,0 +1,88 @@
+"""A part of a plan that is sampled apart from the rest: by a node of the host's graph, or on another machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import PlanError
+from ..units import RELEASED, Geometry
+from .json_fields import int_of, list_of, load_json, object_of
+from .plan import Anchor, Plan, geometry_of
+from .section import Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSlice:
+    """Sections that follow one another in a plan, and what they need of it. Height and width are pixels.
+
+    `first` is the number of the first section in the plan, and `anchors` are those that the sections look at. `drawn`
+    are the latent frames of the sections before, where all draw their noise from one generator; None where each section
+    has its own. A slice without sections says where its anchors lie. All anchors and sections: the whole plan.
+    """
+
+    height: int
+    width: int
+    sections: tuple[Section, ...] = ()
+    first: int = 0
+    anchors: tuple[Anchor, ...] = ()
+    drawn: tuple[int, ...] | None = None
+    geometry: Geometry = RELEASED
+
+    @classmethod
+    def of(cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False) -> PlanSlice:
+        """Sections `first` to `stop`, all by default. Raises PlanError for a plan without a size."""
+        sections = plan.sections[first:stop]
+        known = set().union(*(section.known for section in sections))
+        drawn = tuple(section.num_lat_frames for section in plan.sections[:first]) if in_turn else None
+        anchors = (anchor for anchor in plan.anchors if known & set(anchor.frames))
+        return cls.placed(plan, anchors, sections=sections, first=first, drawn=drawn)
+
+    @classmethod
+    def placed(cls, plan: Plan, anchors: Iterable[Anchor], **fields: Any) -> PlanSlice:
+        """A slice of the plan's size with some of its anchors. Raises PlanError for a plan without a size."""
+        if not plan.height or not plan.width:
+            raise PlanError("The plan has no height and width. Plan with EndpointPlanner, which sets both.")
+        size = {"height": plan.height, "width": plan.width, "geometry": plan.geometry}
+        return cls(anchors=tuple(anchors), **size, **fields)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Latent height and width."""
+        return self.geometry.latent_grid(self.height, self.width)
+
+    @property
+    def slots(self) -> set[str]:
+        """Every slot that needs a latent: anchors and context-only frames."""
+        return {anchor.slot for anchor in self.anchors}.union(*(section.slots for section in self.sections))
+
+    def to_json(self) -> str:
+        """Compact JSON: a node's literal input."""
+        data: dict[str, Any] = {"height": self.height, "width": self.width}
+        if self.sections:
+            data |= {"sections": [section.to_dict() for section in self.sections], "first": self.first}
+        if self.anchors:
+            data["anchors"] = [anchor.to_dict() for anchor in self.anchors]
+        if self.drawn is not None:
+            data["drawn"] = list(self.drawn)
+        if self.geometry != RELEASED:
+            data["geometry"] = asdict(self.geometry)
+        return json.dumps(data, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> PlanSlice:
+        """From `to_json`. Raises PlanError."""
+        optional = {"sections", "first", "anchors", "drawn", "geometry"}
+        fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
+        drawn = fields.get("drawn")
+        return cls(
+            height=int_of(fields["height"], "The slice's height", 1),
+            width=int_of(fields["width"], "The slice's width", 1),
+            sections=tuple(Section.from_dict(s) for s in list_of(fields.get("sections", []), "The slice's sections")),
+            first=int_of(fields.get("first", 0), "The slice's first", 0),
+            anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The slice's anchors")),
+            drawn=None if drawn is None else tuple(int_of(n, "drawn", 1) for n in list_of(drawn, "The slice's drawn")),
+            geometry=geometry_of(fields.get("geometry", {})),
+        )
