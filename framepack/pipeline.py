@@ -20,7 +20,7 @@ from .sampling.guidance import UNGUIDED, Guidance, sees
 from .sampling.sigmas import flow_sigmas
 from .sampling.solvers import Callback, Velocity, euler
 from .store.section_store import SectionStore
-from .units import BASE
+from .units import BASE, RELEASED
 
 Sample = Callable[[Section, list[ContextGroup], int], Tensor]
 Solver = Callable[[Velocity, Tensor, Tensor, Callback | None], Tensor]  # velocity, noise, sigmas, callback -> latents
@@ -115,11 +115,12 @@ class SolverSampler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The seed, and the noise levels: given, or the model's own for so many steps."""
+    """The seed, and the noise levels: given, or the model's own for so many steps; `patch` is a patch's side."""
 
     seed: int = 0
     steps: int = 25
     sigmas: Tensor | None = None
+    patch: int = RELEASED.patch
 
     def job(
         self, section: Section, index: int, history: list[ContextGroup], like: Tensor, drawn: Sequence[int] | None
@@ -129,7 +130,7 @@ class Settings:
         noise = section_noise(self.seed, index, shape) if drawn is None else noise_in_turn(self.seed, drawn, shape)
         sigmas = self.sigmas
         if sigmas is None:
-            sigmas = flow_sigmas(self.steps, BASE.num_tokens(section.num_lat_frames, *like.shape[3:]))
+            sigmas = flow_sigmas(self.steps, BASE.num_tokens(section.num_lat_frames, *like.shape[3:], self.patch))
         return Job(section=section, index=index, seed=self.seed, noise=noise, sigmas=sigmas, history=history)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..framepack.planning.plan_slice import PlanSlice
 from . import host
-from .sections import CLIPS, made_and_placed, placed_inputs
+from .outside import MADE, known_latents
+from .sections import placed_inputs
 from .types import CATEGORY, FramesType
 
 
@@ -37,7 +38,7 @@ class FramePackVAECheck(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, vae: Any) -> io.NodeOutput:
         """Compare their geometry. Raises FramePackError."""
-        host.check_vae(vae, model.model.diffusion_model.spec.geometry)
+        host.check_vae(vae, host.geometry(model))
         return io.NodeOutput()
 
 
@@ -47,11 +48,11 @@ class FramePackFrames(io.ComfyNode):
     It is an output node, which the host runs as soon as its latents are there.
     """
 
-    TAKES = ("made_",)
+    TAKES = (MADE,)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Inputs and outputs; latents of sections come as made_0, made_1, ..."""
+        """Inputs and outputs; latents of sections are made_0, made_1, ..."""
         return io.Schema(
             node_id="FramePackFrames",
             display_name="FramePack Frames",
@@ -66,33 +67,23 @@ class FramePackFrames(io.ComfyNode):
                 io.Boolean.Input("last", tooltip="The video ends here."),
                 FramesType.Input("before", optional=True, tooltip="The frames before them."),
                 *placed_inputs(),
-                CLIPS,
             ],
             outputs=[FramesType.Output(), io.Image.Output(tooltip="All frames, of the last of these nodes.")],
         )
 
     @classmethod
     def execute(
-        cls,
-        vae: Any,
-        start: int,
-        stop: int,
-        last: bool,
-        size: str,
-        places: str,
-        before: Any = None,
-        clips: str = "null",
-        **values: Any,
+        cls, vae: Any, start: int, stop: int, last: bool, part: str, before: Any = None, **values: Any
     ) -> io.NodeOutput:
         """Decode, and show."""
-        known = made_and_placed(values, size, places)
+        placed = PlanSlice.from_json(part)
+        known, clips = known_latents(placed, values), placed.clips
         like = next(iter(known.values()))
-        lengths = json.loads(clips)
-        decoding = host.Decoding.after(before, vae, start, clips=lengths is not None)
+        decoding = host.Decoding.after(before, vae, start, clips=clips is not None)
         latents = torch.cat([known[i].to(like) for i in range(start, stop)], 2)
         pictures: dict[int, Tensor] = {}
-        for piece in [latents] if lengths is None else latents.split(lengths, 2):
-            pictures |= decoding.push(piece, ends=last or lengths is not None)
+        for piece in [latents] if clips is None else latents.split(list(clips), 2):
+            pictures |= decoding.push(piece, ends=last or clips is not None)
         shown = host.show_frames(pictures, host.geometry_of(vae).spatial)
         del pictures
         return io.NodeOutput(decoding, decoding.take() if last else None, ui=shown or None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import PlanError
 from ..units import RELEASED, Geometry
-from .json_fields import int_of, list_of, load_json, object_of
+from .json_fields import int_of, ints_of, list_of, load_json, object_of
 from .plan import Anchor, Plan, geometry_of
 from .section import Section
 
@@ -20,7 +20,8 @@ class PlanSlice:
 
     `first` is the number of the first section in the plan, and `anchors` are those that the sections look at. `drawn`
     are the latent frames of the sections before, where all draw their noise from one generator; None where each section
-    has its own. A slice without sections says where its anchors lie. All anchors and sections: the whole plan.
+    has its own. A slice without sections says where its anchors lie. `clips` are the lengths of the clips that decode
+    on their own; None where the video is one clip.
     """
 
     height: int
@@ -29,6 +30,7 @@ class PlanSlice:
     first: int = 0
     anchors: tuple[Anchor, ...] = ()
     drawn: tuple[int, ...] | None = None
+    clips: tuple[int, ...] | None = None
     geometry: Geometry = RELEASED
 
     @classmethod
@@ -39,6 +41,14 @@ class PlanSlice:
         drawn = tuple(section.num_lat_frames for section in plan.sections[:first]) if in_turn else None
         anchors = (anchor for anchor in plan.anchors if known & set(anchor.frames))
         return cls.placed(plan, anchors, sections=sections, first=first, drawn=drawn)
+
+    @classmethod
+    def within(cls, plan: Plan, frames: range) -> PlanSlice:
+        """The anchors and clips of some latent frames, without sections. Raises PlanError for a plan without a size."""
+        anchors = (anchor for anchor in plan.anchors if set(anchor.frames) & set(frames))
+        apart = plan.geometry.sections_are_clips
+        clips = tuple(len(clip) for clip in plan.clips if clip.start in frames) if apart else None
+        return cls.placed(plan, anchors, clips=clips)
 
     @classmethod
     def placed(cls, plan: Plan, anchors: Iterable[Anchor], **fields: Any) -> PlanSlice:
@@ -65,8 +75,7 @@ class PlanSlice:
             data |= {"sections": [section.to_dict() for section in self.sections], "first": self.first}
         if self.anchors:
             data["anchors"] = [anchor.to_dict() for anchor in self.anchors]
-        if self.drawn is not None:
-            data["drawn"] = list(self.drawn)
+        data |= {name: list(held) for name in ("drawn", "clips") if (held := getattr(self, name)) is not None}
         if self.geometry != RELEASED:
             data["geometry"] = asdict(self.geometry)
         return json.dumps(data, separators=(",", ":"))
@@ -74,15 +83,19 @@ class PlanSlice:
     @classmethod
     def from_json(cls, text: str) -> PlanSlice:
         """From `to_json`. Raises PlanError."""
-        optional = {"sections", "first", "anchors", "drawn", "geometry"}
+        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry"}
         fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
-        drawn = fields.get("drawn")
         return cls(
             height=int_of(fields["height"], "The slice's height", 1),
             width=int_of(fields["width"], "The slice's width", 1),
             sections=tuple(Section.from_dict(s) for s in list_of(fields.get("sections", []), "The slice's sections")),
             first=int_of(fields.get("first", 0), "The slice's first", 0),
             anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The slice's anchors")),
-            drawn=None if drawn is None else tuple(int_of(n, "drawn", 1) for n in list_of(drawn, "The slice's drawn")),
+            drawn=_lengths(fields.get("drawn"), "drawn"),
+            clips=_lengths(fields.get("clips"), "clips"),
             geometry=geometry_of(fields.get("geometry", {})),
         )
+
+
+def _lengths(data: object, name: str) -> tuple[int, ...] | None:
+    return None if data is None else ints_of(data, f"The slice's {name}", 1)

@@ -10,24 +10,22 @@ from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
 from .images import encoded_images, resize
 from .interrupt import poll
-from .keeping import section_key, section_store
+from .keeping import section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
-from .memory import begin_plan, check_memory
+from .memory import begin_plan
 from .pictures import on_page
-from .progress import SectionProgress, show_frames
+from .progress import PlanProgress, show_frames
 from .route import serve_pictures
 from .runs import video_index
 from .sampling import (
     geometry,
     is_framepack,
     latent_format,
-    sample,
     sampler_named,
     sampler_of,
-    with_values,
-    zeroed,
 )
+from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
 from .vaes import CLIPS, check_vae, geometry_of
@@ -40,14 +38,13 @@ __all__ = [
     "DTYPES",
     "GRIDS",
     "Decoding",
-    "SectionProgress",
+    "HostSampler",
+    "PlanProgress",
     "StreamedVideo",
     "begin_plan",
     "check_vae",
     "geometry_of",
-    "check_memory",
     "searched",
-    "section_key",
     "section_store",
     "apply_lora",
     "decoded",
@@ -71,12 +68,9 @@ __all__ = [
     "remember_sections",
     "resize",
     "serve_pictures",
-    "sample",
     "sampler_named",
     "sampler_of",
     "show_frames",
     "video_index",
     "with_step_cache",
-    "with_values",
-    "zeroed",
 ]

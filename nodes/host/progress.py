@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,11 @@ import comfy.model_patcher
 import comfy.utils
 from torch import Tensor
 
+from ...framepack.pipeline import Job
+from ...framepack.sampling.solvers import Callback
 from .runs import current_run, shown_on, video_index
+
+log = logging.getLogger(__name__)
 
 WEIGHT = 0.2  # of the latest step in the running mean of a step's time
 
@@ -26,8 +31,8 @@ class SectionProgress:
         self.previewer = _previewer(model)
         self.last, self.run.shown = time.monotonic(), 0.0
 
-    def callback(self, step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
-        """The host's, after each step."""
+    def callback(self, step: int, x: Tensor, x0: Tensor) -> None:
+        """After each step; x and the denoised x0 ``b c t h w``."""
         now = time.monotonic()
         if step:  # the first step also loads the model
             took, mean = now - self.last, self.run.step_seconds
@@ -56,9 +61,28 @@ class SectionProgress:
         text = f"{self.name()}, step {step} of {self.steps}"
         return text + (f", {duration(left * self.run.step_seconds)} left" if self.run.step_seconds and left else "")
 
+
+class PlanProgress:
+    """The engine's progress of a slice of a plan, as its node shows it."""
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher):
+        self.model = model
+
+    def begin(self, job: Job) -> Callback:
+        """A section is about to be sampled."""
+        return self._section(job).callback
+
+    def loaded(self, job: Job) -> None:
+        """A section came from the store. Raises what the host raises where the run was cancelled."""
+        log.info("section %d is loaded from the section store", job.index + 1)
+        self._section(job).skip()
+
     def animation(self, raw: dict[int, Tensor], fmt: Any) -> dict[str, Any]:
         """A node's ui: an animation of the first video's finished frames, as Previews.of_latents gives it."""
-        return {} if self.video else self.run.previews.of_latents(raw, fmt)
+        return {} if video_index() else current_run().previews.of_latents(raw, fmt)
+
+    def _section(self, job: Job) -> SectionProgress:
+        return SectionProgress(self.model, job.index, len(job.sigmas) - 1)
 
 
 def show_frames(frames: Mapping[int, Tensor], spatial: int) -> dict[str, Any]:

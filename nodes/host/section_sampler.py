@@ -1,0 +1,74 @@
+"""The host as the engine's sampler: its guider, its samplers and all that stock nodes do to a MODEL."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import comfy.model_patcher
+import comfy.samplers
+from torch import Tensor
+
+from ...framepack.pipeline import Job
+from ...framepack.sampling.guidance import Guidance, blank, sees
+from ...framepack.sampling.solvers import Callback
+from .keeping import section_key
+from .memory import check_memory
+from .sampling import latent_format, sample, with_values, zeroed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSampler:
+    """Samples sections by the host. Its latents are raw, as the host's LATENT.
+
+    `conditionings` are the host's, by the prompt of a section; `distilled` is the number that the model was distilled
+    to take as guidance.
+    """
+
+    model: comfy.model_patcher.ModelPatcher
+    conditionings: dict[Any, list]
+    negative: list | None
+    vision: Any
+    sampler: Any
+    guidance: Guidance
+    distilled: float
+
+    def key(self, job: Job) -> str | None:
+        """A digest of all that determines the section; None where a part has no contents to digest."""
+        parts = {
+            "seed": job.seed,
+            "guidance": self.distilled,
+            "negative": self.negative,
+            "led": asdict(self.guidance),
+            "positive": self.conditionings[job.section.prompt],
+            "noise": job.noise,
+            "sigmas": job.sigmas,
+            "history": job.history,
+            "at": job.section.positions,
+        }
+        return section_key(self.model, self.sampler, self.vision, parts)
+
+    def sample(self, job: Job, step: Callback | None) -> Tensor:
+        """Raw latents ``1 c t h w``. Raises TooLittleMemoryError."""
+        check_memory(self.model, job.section, tuple(job.noise.shape[3:]))
+        extra = {
+            "framepack_positions": job.section.positions,
+            "framepack_history": job.history,
+            "framepack_vision": self.vision,
+            "guidance": self.distilled,
+        }
+        positive = self.conditionings[job.section.prompt]
+        negative = self.negative or zeroed(positive)
+        conds = {"positive": with_values(positive, extra), "negative": with_values(negative, extra)}
+        if self.guidance.history and sees(job.history):
+            conds["blank"] = with_values(negative, extra | {"framepack_history": blank(job.history)})
+
+        def report(number: int, x0: Tensor, x: Tensor, total: int) -> None:
+            if step is not None:
+                step(number, x, x0)
+
+        return sample(self.model, job.noise, job.sigmas, self.sampler, conds, self.guidance, job.seed, report)
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """As the model has latents."""
+        return latent_format(self.model).process_in(latents)

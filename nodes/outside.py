@@ -1,0 +1,78 @@
+"""Latents by frame: of sections that are finished, and from outside. Dims: c channels, t h w latent grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..framepack.errors import FramePackError, LatentSizeError
+from ..framepack.planning.plan_slice import PlanSlice
+from ..framepack.planning.request import VIDEO
+from .section_inputs import SLOT_INPUTS
+from .several import clip_of, images_of
+
+MADE, FRAMES = "made_", "framepack_frames"  # inputs of finished sections; which frames such a LATENT holds
+Timeline = dict[int | str, Tensor]
+
+
+def finished(latents: Mapping[int, Tensor]) -> dict[str, Any]:
+    """A LATENT of a section's latents ``1 c 1 h w`` by frame."""
+    return {"samples": torch.cat(list(latents.values()), 2), FRAMES: list(latents)}
+
+
+def known_latents(part: PlanSlice, values: Mapping[str, Any]) -> Timeline:
+    """Raw latents ``1 c 1 h w`` by frame or slot: of finished sections, anchors and context-only slots.
+
+    Raises FramePackError for a slot without its latent, LatentSizeError for one of another size.
+    """
+    found: Timeline = {}
+    for name, latent in values.items():
+        if name.startswith(MADE):
+            samples = latent["samples"]
+            found |= {frame: samples[:, :, i : i + 1] for i, frame in enumerate(latent[FRAMES])}
+    for anchor in part.anchors:
+        latent = _slot(anchor.slot, part, values)
+        if latent.shape[2] < anchor.num_lat_frames:
+            raise LatentSizeError(
+                f"{SLOT_INPUTS.get(anchor.slot, anchor.slot)} must have {anchor.num_lat_frames} latent frames, as the "
+                f"plan says; got {latent.shape[2]}. Connect the same latent to EndpointPlanner and SectionSampler."
+            )
+        found |= {frame: latent[:, :, i : i + 1] for i, frame in enumerate(anchor.frames)}
+    slots = set().union(*(section.slots for section in part.sections))
+    return found | {slot: _slot(slot, part, values) for slot in slots}
+
+
+def check_channels(latents: Iterable[Tensor], expected: int) -> None:
+    """Raises LatentSizeError for another model's latents."""
+    if strange := {latent.shape[1] for latent in latents} - {expected}:
+        raise LatentSizeError(
+            f"An image's latent must have {expected} channels for this model; got {min(strange)}. Encode the images "
+            "with the model's own VAE."
+        )
+
+
+def _slot(slot: str, part: PlanSlice, values: Mapping[str, Any]) -> Tensor:
+    """A slot's raw latents ``1 c t h w``."""
+    name = SLOT_INPUTS.get(slot)
+    latent = values.get(name) if name else values.get("anchors", {}).get(slot)
+    if latent is None:
+        there = ", ".join(sorted(values.get("anchors", {}))) or "none"
+        raise FramePackError(
+            f"The plan uses the key frame {slot!r}; got key frames: {there}. Name it in FramePackKeyframe."
+        )
+    samples = clip_of(latent) if slot == VIDEO else torch.cat(images_of(latent, name or slot))
+    if len(samples) != 1:
+        raise LatentSizeError(
+            f"{name or slot} must hold one image or one video; got a batch of {len(samples)}. Choose one by "
+            "LatentFromBatch."
+        )
+    if tuple(samples.shape[3:]) != part.grid:
+        given = "x".join(str(part.geometry.spatial * n) for n in reversed(samples.shape[3:]))
+        raise LatentSizeError(
+            f"{name or slot} must be of an image of {part.width}x{part.height} pixels, as the plan; got {given}. "
+            "Resize the image, or give EndpointPlanner its width and height."
+        )
+    return samples
