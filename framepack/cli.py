@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .commands.generate_video import add_generate
 from .commands.learn_codebook import add_codebook
 from .commands.measure_drift import add_drift
 from .commands.train_model import add_train
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--back", action="store_true", help="restore the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
+    add_generate(commands)
     add_drift(commands)
     add_codebook(commands)
     add_train(commands)

@@ -12,6 +12,7 @@ from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames, FramePackVAECheck
 from .images import FramePackResolution, FramePackVideoEncode
+from .job import FramePackJob, FramePackSaveJob
 from .live import UpstreamError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
@@ -35,6 +36,8 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackFrames,
     FramePackVAECheck,
     FramePackStarts,
+    FramePackSaveJob,
+    FramePackJob,
     FramePackVideos,
     FramePackVAEDecode,
     FramePackVideo,

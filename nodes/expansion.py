@@ -84,12 +84,12 @@ class Expansion:
     @cached_property
     def sections(self) -> dict[int, Any]:
         """Nodes that sample, by the number of the first section of each."""
-        shared, told, found = SectionInputs.given(self.links), self._prompts(), {}
+        shared, told, found = SectionInputs.given(self.links), self.prompts(), {}
         for first in range(0, len(self.plan.sections), self.run):
             part = PlanSlice.of(self.plan, first, first + self.run, self.in_turn)
             needs = sorted({need // self.run * self.run for s in part.sections for need in s.needs} - {first})
             inputs = {name: told[name] for name in (input_of(section.prompt) for section in part.sections)}
-            inputs |= shared | self._outside(part) | _made(found[need] for need in needs)
+            inputs |= shared | self.outside(part) | _made(found[need] for need in needs)
             found[first] = self.graph.node("FramePackSections", f"section_{first}", **inputs)
         host.remember_sections(len(self.graph.nodes))
         return found
@@ -118,17 +118,16 @@ class Expansion:
         return node.out(1)
 
     def _decoding(self, name: str, frames: range, makers: Iterable[int], before: dict[str, Any]) -> Any:
-        anchors = (anchor for anchor in self.plan.anchors if set(anchor.frames) & set(frames))
-        inputs = self.outside(PlanSlice.placed(self.plan, anchors)) | _made(self.sections[i] for i in makers)
+        inputs = self.outside(PlanSlice.within(self.plan, frames)) | _made(self.sections[i] for i in makers)
         inputs |= {"start": frames.start, "stop": frames.stop, "last": frames.stop == self.plan.num_lat_frames}
         return self.graph.node("FramePackFrames", name, vae=self.links["vae"], **before, **inputs)
 
-    def _outside(self, part: PlanSlice) -> dict[str, Any]:
+    def outside(self, part: PlanSlice) -> dict[str, Any]:
         """A slice as a literal, with links to the latents from outside that it uses."""
         names = sorted({SLOT_INPUTS.get(slot, "anchors") for slot in part.slots})
         return {"part": part.to_json()} | {name: self.links[name] for name in names}
 
-    def _prompts(self) -> dict[str, Any]:
+    def prompts(self) -> dict[str, Any]:
         """Links to conditionings by the input that takes them. Each text is encoded once, under an id of its own."""
         found = {"positive": self.links["positive"]}
         for prompt in (section.prompt for section in self.plan.sections):

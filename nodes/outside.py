@@ -45,6 +45,11 @@ def known_latents(part: PlanSlice, values: Mapping[str, Any]) -> Timeline:
     return found | {slot: _slot(slot, part, values) for slot in slots}
 
 
+def slot_latents(part: PlanSlice, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Raw latents ``1 c t h w`` of all slots that a slice uses. Raises as `known_latents`."""
+    return {slot: _slot(slot, part, values) for slot in part.slots}
+
+
 def check_channels(latents: Iterable[Tensor], expected: int) -> None:
     """Raises LatentSizeError for another model's latents."""
     if strange := {latent.shape[1] for latent in latents} - {expected}:

@@ -32,7 +32,8 @@ ALLOWED = {
     "metrics": {"errors", "units"},
     "shapes": BASICS
     | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
-    "commands": {"errors", "packing", "metrics", "training", "shapes"},
+    "job_file": BASICS | {"packing", "models", "sampling"},
+    "commands": BASICS | {"packing", "sampling", "pipeline", "job_file", "metrics", "training", "shapes"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..planning.video import make_plan
@@ -21,6 +19,7 @@ from ..training.settings import ConfigError
 from ..training.trainer import Trainer
 from . import builtin
 from .generate import Builtin, generate
+from .video_files import write_video
 
 
 class BuiltinEncoder:
@@ -71,17 +70,6 @@ def sampler_of(trainer: Trainer) -> Callable[[int], None]:
             write_video(base.pixels(clip), folder / f"{step:09d}_{number}.mp4")
 
     return sample
-
-
-def write_video(frames: Tensor, path: Path, fps: int = 30) -> None:
-    """Write frames ``t 3 h w`` in [0, 1] as an mp4."""
-    pictures = (rearrange(frames, "t c h w -> t h w c") * 255).round().to(torch.uint8).numpy()
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=fps, options={"crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], "yuv420p"
-        for picture in pictures:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        file.mux(stream.encode())
 
 
 MEANS = Means(encoder=BuiltinEncoder.load, sampler=sampler_of)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import pipeline
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
-from ..pipeline import Settings, SolverSampler
+from ..pipeline import Progress, Settings, SolverSampler
 from ..planning.plan import Plan
 from ..sampling.denoiser import DitDenoiser
 from ..sampling.guidance import UNGUIDED, Guidance
@@ -92,6 +92,7 @@ def generate(
     guidance: Guidance = UNGUIDED,
     grid: int = 8,
     told: Mapping[str, list[str]] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Run a plan for b captions at once: normalised latents ``b c t h w``.
 
@@ -102,4 +103,5 @@ def generate(
     anchors = {} if start is None else {0: model.latent_format.process_in(start)}
     sampler = SolverSampler(denoiser=model.denoiser(captions, told or {}), guidance=guidance)
     like = torch.empty(len(captions), model.dit.spec.in_channels, 1, grid, grid)
-    return pipeline.generate(plan, anchors, sampler, Settings(seed=seed, steps=steps), like=like)
+    settings = Settings(seed=seed, steps=steps)
+    return pipeline.generate(plan, anchors, sampler, settings, like=like, progress=progress)

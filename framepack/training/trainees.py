@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..checkpoints.fp8 import from_rows
 from ..checkpoints.model_file import ModelFile, shapes_of
 from ..errors import CheckpointError
 from ..models.backbones import Backbone
+from ..models.packed import PackedDiT
 from ..packing.history import ContextGroup
 from ..planning.plan import Section
 from .config import Model
@@ -55,9 +57,18 @@ def load(model: Model) -> tuple[Trainee, Backbone]:
     file = ModelFile.open(model.path)
     if model.causal_history and "causal_history" not in inspect.signature(file.backbone.dit.forward).parameters:
         raise ConfigError(f"model.causal_history is not available for {file.backbone.name}. Set it to false.")
-    dit = file.backbone.dit(file.spec, device="meta", dtype=model.dtype)
-    dit.load_state_dict(weights_of(file, model.dtype), assign=True)
-    return Trainee(dit, model.guidance), file.backbone
+    return Trainee(_filled(file, model.dtype), model.guidance), file.backbone
+
+
+def dit_of(path: Path | str, dtype: torch.dtype) -> PackedDiT:
+    """The DiT of a FramePack checkpoint, to be run. Raises CheckpointError for another file."""
+    return _filled(ModelFile.open(path), dtype).eval().requires_grad_(False)
+
+
+def _filled(file: ModelFile, dtype: torch.dtype) -> PackedDiT:
+    dit = file.backbone.dit(file.spec, device="meta", dtype=dtype)
+    dit.load_state_dict(weights_of(file, dtype), assign=True)
+    return dit
 
 
 def weights_of(file: ModelFile, dtype: torch.dtype) -> dict[str, Tensor]:

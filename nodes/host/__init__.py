@@ -10,6 +10,7 @@ from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
 from .images import encoded_images, resize
 from .interrupt import poll
+from .jobs import affine, condition, model_path, output_path, solver_name
 from .keeping import section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
@@ -24,6 +25,7 @@ from .sampling import (
     latent_format,
     sampler_named,
     sampler_of,
+    zeroed,
 )
 from .section_sampler import HostSampler
 from .step_cache import with_step_cache
@@ -36,6 +38,12 @@ __all__ = [
     "AUTO",
     "CLIPS",
     "DTYPES",
+    "affine",
+    "condition",
+    "model_path",
+    "output_path",
+    "solver_name",
+    "zeroed",
     "GRIDS",
     "Decoding",
     "HostSampler",

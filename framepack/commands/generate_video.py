@@ -1,0 +1,114 @@
+"""``python -m framepack generate``: a video without ComfyUI by the built-in model, or the latents of a job file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import FramePackError
+
+PIXELS = 64  # height and width of the built-in model's videos
+
+
+def add_generate(commands: Any) -> None:
+    """Add the command to a parser's commands."""
+    generate = commands.add_parser("generate", help="generate a video with the built-in model, or run a job file")
+    generate.add_argument("output", type=Path, metavar="OUT", help="a new file: .mp4, or .latent for a job")
+    generate.add_argument("--job", type=Path, metavar="FILE", help="from the FramePack Save Job node, for any model")
+    generate.add_argument("--prompt", default="", help="what happens, such as: a red star moves up")
+    generate.add_argument("--image", type=Path, metavar="FILE", help="the start image")
+    generate.add_argument("--schedule", default="inverted", metavar="STRING", help="a schedule or a preset (inverted)")
+    generate.add_argument("--seconds", type=float, default=5.0, metavar="S")
+    generate.add_argument("--fps", type=float, default=30.0)
+    generate.add_argument("--steps", type=int, default=25)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--cfg", type=float, default=3.0)
+    generate.add_argument("--cfg-above", type=float, default=0.9, metavar="SIGMA")
+    generate.add_argument("--history-guidance", type=float, default=1.0, metavar="SCALE")
+    generate.add_argument("--device", default="cpu", help="of a job's model: cpu, cuda, mps")
+    generate.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"), help="of a job's model")
+    generate.set_defaults(run=_generate)
+
+
+def _generate(arguments: argparse.Namespace) -> str:
+    if arguments.output.exists():
+        raise FramePackError(f"The output must be a new file; {arguments.output} exists. Choose another name.")
+    return _job(arguments) if arguments.job else _video(arguments)
+
+
+def _video(arguments: argparse.Namespace) -> str:
+    """The built-in model's video as an mp4."""
+    from ..planning.request import lat_frames_for  # torch is needed for this command alone
+    from ..planning.video import make_plan
+    from ..sampling.guidance import Guidance
+    from ..schedule.presets import resolve
+    from ..shapes.generate import Builtin, generate
+    from ..shapes.video_files import read_image, write_video
+
+    schedule, model = resolve(arguments.schedule), Builtin.load()
+    start = read_image(arguments.image, PIXELS) if arguments.image else None
+    plan = make_plan(
+        schedule,
+        num_lat_frames=lat_frames_for(arguments.seconds, arguments.fps, schedule),
+        start=start is not None,
+        height=PIXELS,
+        width=PIXELS,
+    )
+    led = Guidance(cfg=arguments.cfg, cfg_above=arguments.cfg_above, history=arguments.history_guidance)
+    latents = generate(
+        model,
+        plan,
+        [arguments.prompt],
+        start=None if start is None else model.vae.encode(start[None]),
+        steps=arguments.steps,
+        seed=arguments.seed,
+        guidance=led,
+        progress=Lines(len(plan.sections)),
+    )
+    frames = model.pixels(latents[0])
+    write_video(frames, arguments.output, arguments.fps)
+    return f"{arguments.output}: {len(frames)} frames"
+
+
+def _job(arguments: argparse.Namespace) -> str:
+    """A job's latents, as ComfyUI's LoadLatent reads them."""
+    import torch
+    from safetensors.torch import save_file
+
+    from .. import pipeline
+    from ..job_file import JobFile
+    from ..sampling.denoiser import DitDenoiser
+    from ..sampling.solvers import SOLVERS
+    from ..training.trainees import dit_of
+
+    job = JobFile.load(arguments.job)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.dtype]
+    dit = dit_of(job.model, dtype).to(arguments.device)
+    denoiser = DitDenoiser(dit=dit, prompts=job.prompts, negative=job.negative, dtype=dtype, device=arguments.device)
+    latents = pipeline.generate(
+        job.plan,
+        job.anchors(),
+        pipeline.SolverSampler(denoiser=denoiser, solver=SOLVERS[job.solver], guidance=job.guidance),
+        pipeline.Settings(seed=job.seed, steps=job.steps, sigmas=job.sigmas, patch=job.plan.geometry.patch),
+        like=job.like,
+        progress=Lines(len(job.plan.sections)),
+    )
+    raw = job.raw(latents).contiguous()
+    save_file({"latent_tensor": raw, "latent_format_version_0": torch.tensor([])}, arguments.output)
+    return f"{arguments.output}: latents {list(raw.shape)}"
+
+
+class Lines:
+    """Progress as a line for each section on standard error."""
+
+    def __init__(self, sections: int):
+        self.sections = sections
+
+    def begin(self, job: Any) -> None:
+        """A section is about to be sampled."""
+        sys.stderr.write(f"section {job.index + 1} of {self.sections}, {len(job.sigmas) - 1} steps\n")
+
+    def loaded(self, job: Any) -> None:
+        """Nothing is stored."""
