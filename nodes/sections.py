@@ -131,10 +131,11 @@ def _check(model: Any, part: PlanSlice) -> None:
     """Raises PlanError for a slice without sections, or of another model's geometry; warns of another order."""
     if not part.sections:
         raise PlanError("A slice has at least one section; got none. SectionSampler places this node.")
-    if part.geometry != host.geometry(model):
+    planned, own = ((g.spatial, g.patch, g.channels) for g in (part.geometry, host.geometry(model)))
+    if planned != own:
         raise PlanError(
-            f"The plan is for {part.geometry}; this model has {host.geometry(model)}. Connect the model to "
-            "EndpointPlanner too."
+            f"The plan must have the model's pixels per latent, patch and channels, {own}; got {planned}. Connect the "
+            "model to EndpointPlanner too."
         )
     _warn_of_order(model, part.sections)
 

@@ -40,7 +40,9 @@ def both(short: Workflow) -> Graph:
     sampler |= {"clip": [node_of(short, "LoadFramePackTextEncoder"), 0], "steps": 4}
     sampler["sampler"] = graph.add("FramePackSolver", solver="unipc")
     graph.add("SaveLatent", samples=[node_of(short, "SectionSampler"), 0], filename_prefix="hosted")
-    given = {name: sampler[name] for name in (*FIELDS, "negative", "start_latent", "clip", "sampler") if name in sampler}
+    given = {
+        name: sampler[name] for name in (*FIELDS, "negative", "start_latent", "clip", "sampler") if name in sampler
+    }
     graph.add("FramePackSaveJob", filename_prefix="jobs/one", **given)
     return graph
 
