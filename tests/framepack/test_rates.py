@@ -77,6 +77,7 @@ def test_a_rate_of_other_digits_is_reached_to_the_last_term():
 def test_a_schedule_of_a_rate_generates_as_many_frames_as_asked():
     assert schedule_of_rate(2, generate=4).generate == 4
     assert schedule_of_rate(2).generate == 9
+    assert {group.side for group in schedule_of_rate(2).groups} == {"past"}
 
 
 @pytest.mark.parametrize(("lam", "value"), [(1, "1"), (65, "65"), (-2, "-2")])

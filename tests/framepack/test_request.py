@@ -67,6 +67,15 @@ def test_an_end_image_stands_before_the_video_is_over_in_the_section_that_ends_i
         make_plan(parse(I2V), num_lat_frames=11, end=True, endpoints=[Endpoint(frame=10, slot="key")])
 
 
+def test_the_longest_video_and_the_fastest_and_slowest_rates_are_valid():
+    assert lat_frames_for(1200, 30, parse(I2V)) == 9001
+    assert lat_frames_for(1, 240, parse(I2V)) == 1 + 9 * 7
+    assert lat_frames_for(36, 0.5, parse(I2V)) == 1 + 9
+    assert lat_frames_for(1199, 30, parse("f1k1_x_g7_f1k1_td")) == 1 + 7 * 1285
+    with pytest.raises(PlanError, match="1200"):
+        lat_frames_for(1200.1, 30, parse(I2V))
+
+
 FORWARDS = Extension(num_lat_frames=10, direction="forwards")
 BACKWARDS = Extension(num_lat_frames=10, direction="backwards")
 
