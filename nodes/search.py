@@ -25,6 +25,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackSigmas": ("sigmas", "scheduler", "shift"),
     "FramePackSolver": ("unipc", "euler", "sampler"),
     "FramePackStepCache": ("teacache", "cache", "speed"),
+    "FramePackSaveJob": ("job", "save plan", "command line"),
     "FramePackDrift": ("quality", "metric", "drift"),
 }
 

@@ -164,7 +164,8 @@ def test_an_input_that_a_node_does_not_have_is_refused_by_name(alive: Host, ever
 def test_a_fault_is_reported_once_for_each_input_that_could_have_it(alive: Host, every: Graph):
     every.workflow[node_of(every.workflow, "FramePackSolver")]["inputs"]["solver"] = "dpm"
     words = refused(alive, every)
-    assert words.count("solver must be one of: unipc, euler; got 'dpm'. Try unipc.") == 1
+    assert words.count("got 'dpm'") == 1
+    assert "solver" in words
 
 
 def test_every_number_has_bounds_and_every_option_a_list(host: Host):

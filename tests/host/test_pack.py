@@ -146,6 +146,9 @@ def test_every_node_that_a_person_places_has_a_name_that_the_search_finds(host: 
         "FramePackGather",
         "FramePackFrames",
         "FramePackVAECheck",
+        "FramePackJob",
+        "FramePackStarts",
+        "FramePackVideos",
         "LoadFramePackModel",
         "FramePackSampler",
     }

@@ -223,8 +223,8 @@ def test_a_key_frame_of_another_size_or_model_is_refused(alive: Host, parts: Gra
         "FramePackEndpoint", seconds=2.4, prompt="", keyframe="middle"
     )
     for kind, size, words in (
-        ("EmptyHunyuanLatentVideo", {"width": 96, "height": 64, "length": 1}, "middle is of an image of 96x64 pixels"),
-        ("EmptyLatentImage", {"width": 64, "height": 64}, "latent has 4 channels; this model's have 16"),
+        ("EmptyHunyuanLatentVideo", {"width": 96, "height": 64, "length": 1}, "middle.*96x64"),
+        ("EmptyLatentImage", {"width": 64, "height": 64}, "16 channels.*got 4"),
     ):
         latent = parts.add(kind, batch_size=1, **size)
         inputs(parts, "SectionSampler")["anchors"] = parts.add("FramePackKeyframe", name="middle", latent=latent)
@@ -239,7 +239,7 @@ def test_what_is_too_much_is_refused_before_it_expands(alive: Host, parts: Graph
     inputs(parts, "PackHistory")["schedule"] = "td_f1k1_g1"
     planner["seconds"] = 60.0
     planner["prompts"] = "\n".join(f"{i / 5:.1f}s: number {i}" for i in range(200))
-    with pytest.raises(QueueError, match="The plan has 200 prompts and 0 blends of them; expected 128 at most"):
+    with pytest.raises(QueueError, match="128.*200 prompts"):
         parts.queue(alive)
     section = {"makes": [[0, 9002]], "positions": [*range(9002)], "context": []}
     plan = {"schedule": "td_f1k1_g9", "num_lat_frames": 9002, "height": 64, "width": 64, "sections": [section]}
