@@ -73,7 +73,7 @@ def _of_stage(trainer: Trainer, config: Config, stage: Stage, shards: int) -> Fo
         copies=copies // shards,
         optimizer=state // shards,
         step=max(
-            _largest_step(trainer, config, stage, shards) - gradients + gradients // shards + gathered,
+            _largest_step(trainer, config, stage, shards) + (gradients // shards + gathered if shards > 1 else 0),
             (gradients + made + twins) // shards,
         ),
     )
@@ -87,7 +87,8 @@ def size_of(module: nn.Module) -> int:
 def _largest_step(trainer: Trainer, config: Config, stage: Stage, shards: int) -> int:
     """Forward and backward over the largest batch that the stage can draw."""
     with trainer.as_in(stage, config):
-        return step_memory(trainer.model, *largest_batch(trainer, config, stage, shards), trainer.recompute)
+        work = largest_batch(trainer, config, stage, shards)
+        return step_memory(trainer.model, *work, trainer.recompute, gradients=shards == 1)
 
 
 def largest_batch(trainer: Trainer, config: Config, stage: Stage, shards: int) -> tuple[Batch, Mapping[str, Tensor]]:

@@ -7,7 +7,7 @@ as it lives. So the figure follows the backbone, the batch, the section and reco
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,7 +22,7 @@ from .trainees import Recompute
 
 
 class Tally(TorchDispatchMode):
-    """Counts the bytes of tensors that are made inside it, now and at their most."""
+    """Counts the bytes of tensors that are made inside it, now and at their most; views of others count nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,14 +30,15 @@ class Tally(TorchDispatchMode):
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in _storages((*args, *(kwargs or {}).values())):
+            self._count(storage, 0)  # what is not known yet was made outside
         out = func(*args, **(kwargs or {}))
-        for leaf in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
+        for storage in _storages(out if isinstance(out, tuple | list) else (out,)):
+            self._count(storage, storage.nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
         if key in self.seen:
             return
         self.seen.add(key)
@@ -48,6 +49,14 @@ class Tally(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.now -= size
+
+
+def _storages(values: Iterable[Any]) -> Iterator[torch.UntypedStorage]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value.untyped_storage()
+        elif isinstance(value, tuple | list):
+            yield from _storages(value)
 
 
 class _Flash(torch.autograd.Function):
@@ -74,6 +83,10 @@ class _Fused(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _forget(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
 class _Step(nn.Module):
     """Forward and backward as one call, so that recomputation, too, finds the weights that the call was given."""
 
@@ -85,10 +98,19 @@ class _Step(nn.Module):
         torch.autograd.backward(loss_of(self.model, batch, words).sum())
 
 
-def step_memory(model: nn.Module, batch: Batch, words: Mapping[str, Tensor], recompute: Recompute | None = None) -> int:
-    """Bytes that forward and backward take at their most, beside the weights: gradients, activations, inputs."""
+def step_memory(
+    model: nn.Module,
+    batch: Batch,
+    words: Mapping[str, Tensor],
+    recompute: Recompute | None = None,
+    gradients: bool = True,
+) -> int:
+    """Bytes that forward and backward take at their most, beside the weights: activations, inputs, and gradients.
+
+    Without `gradients` each is gone as soon as it is whole, as where it is shared out over processes.
+    """
     tally = Tally()
-    run_without_values(model, batch, words, recompute, counter=tally)
+    run_without_values(model, batch, words, recompute, counter=tally, gradients=gradients)
     return tally.most
 
 
@@ -100,12 +122,15 @@ def run_without_values(
     *,
     counter: AbstractContextManager[Any],
     fused: bool = True,
+    gradients: bool = True,
 ) -> None:
     """Forward and backward of a batch on the meta device inside a counter; `fused`: attention is one kernel."""
     step, around = _Step(model), _Fused if fused else nullcontext
     empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in step.named_buffers()}
     for name, parameter in step.named_parameters():
         empty[name] = torch.empty_like(parameter, device="meta").requires_grad_(parameter.requires_grad)
+        if parameter.requires_grad and not gradients:
+            empty[name].register_post_accumulate_grad_hook(_forget)
     batch, inputs = moved(batch, words, torch.device("meta"), batch.noisy.dtype)
     if recompute:
         recompute.within = around

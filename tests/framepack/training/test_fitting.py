@@ -29,6 +29,13 @@ def test_tensors_are_counted_from_their_making_to_their_end():
     assert tally.most == 4000 + 8000
 
 
+def test_views_of_tensors_from_outside_count_nothing():
+    outside = torch.empty(30, 40, device="meta")
+    with Tally() as tally:
+        made = outside.t() @ outside
+    assert tally.most == made.nbytes
+
+
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw", "muon"])
 def test_the_optimizers_state_takes_what_was_said(tmp_path, optimizer: str):
     config = made_up_config(tmp_path)
@@ -51,6 +58,18 @@ def test_recomputation_and_smaller_batches_take_less(tmp_path):
     assert recomputed.step < most.step
     assert single.step < most.step
     assert most.weights == sum(p.numel() * 4 for p in trainer.model.parameters())
+
+
+def test_several_processes_share_weights_and_gradients_out_but_not_activations(tmp_path):
+    config = made_up_config(tmp_path)
+    trainer = prepared(replace(config, run=replace(config.run, batch=8))).trainer
+    one, four = (footprint_of(trainer, trainer.config, shards) for shards in (1, 4))
+    assert four.weights == one.weights // 4
+    assert four.optimizer == one.optimizer // 4
+    gradients = one.weights
+    single = replace(trainer.config, run=replace(trainer.config.run, at_once=2))
+    assert four.step < footprint_of(trainer, single).step
+    assert four.step > gradients // 4
 
 
 def test_a_run_that_cannot_fit_says_what_would(tmp_path):
