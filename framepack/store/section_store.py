@@ -201,7 +201,7 @@ def entry_of(data: bytes, key: str) -> Tensor:
         stated = json.loads(data[8 : 8 + size])["__metadata__"]["sha256"]
         latents = load(data)["latents"]
     except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as fault:
-        raise BrokenEntryError(f"it does not read: {type(fault).__name__}") from fault
+        raise BrokenEntryError(f"it cannot be read: {type(fault).__name__}") from fault
     if checksum(key, latents) != stated:
         raise BrokenEntryError("its checksum is wrong")
     return latents

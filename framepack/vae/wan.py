@@ -218,8 +218,8 @@ class WanVAE(nn.Module):
         t, h, w = pixels.shape[2:]
         if t % 4 != 1 or h % 8 or w % 8:
             raise LatentSizeError(
-                f"a clip of {t} frames of {h}x{w} pixels came; expected 4n + 1 frames, and height and width "
-                "that are multiples of 8; crop or pad the clip first"
+                f"A clip must have 4n + 1 frames, and a height and width that are multiples of 8; got {t} frames of "
+                f"{h}x{w} pixels. Crop or pad the clip."
             )
         mean, log_var = self.conv1(self.encoder(pixels)).chunk(2, 1)
         return mean, log_var

@@ -12,7 +12,7 @@ from tests.backbones import SMALL, Small
 from tests.framepack.test_backbones import filled
 
 SCHEDULES = ("f1k1_x_g9_f1k1f2k2f16k4_td", "f16k4f2k2f1k1_g5", "tc_f64k8f16k4f4k2f1k1_g9")
-KINDS = {"hunyuan": 3, "wan-text": 2, "wan-image": 2}  # double, single and wan blocks; the last one makes fewer tokens
+KINDS = {"hunyuan": 3, "wan-text": 2, "wan-image": 2, "helios": 2}  # kinds of blocks; the last makes fewer tokens
 
 
 @pytest.mark.parametrize("small", SMALL, ids=lambda small: small.name)

@@ -200,7 +200,8 @@ def test_the_demo_stops_its_host_on_ctrl_c(tmp_path: Path):
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert not children_of_pack()
+    _, left = psutil.wait_procs(children_of_pack(), timeout=10)  # a fork of the host may be about to end
+    assert not left
 
 
 def children_of_pack() -> list[psutil.Process]:
