@@ -10,9 +10,8 @@ from ...errors import CheckpointError
 from ...nn.rope import Rope
 from ...units import Geometry, Kernel
 from ..backbones import Shapes, count_blocks, packed_kernels, stated_positions
+from ..wan.spec import HEAD_DIM, sizes_of
 from .names import PACKING
-
-HEAD_DIM = 128  # of the released size; shapes do not show it, since q and k are normed over all heads at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +74,7 @@ class HeliosSpec:
         """
         stated = json.loads((metadata or {}).get("framepack.spec", "{}"))
         options = {name: stated[name] for name in ("clean_history", "text_to_section") if name in stated}
-        try:
-            width, in_channels = shapes["patch_embedding.weight"][:2]
-            head_dim = stated.get("head_dim", HEAD_DIM)
-            sizes = {
-                "heads": width // head_dim,
-                "head_dim": head_dim,
-                "ffn_dim": shapes["blocks.0.ffn.net.0.proj.weight"][0],
-                "in_channels": in_channels,
-                "out_channels": shapes["proj_out.weight"][0] // 4,
-                "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
-            }
-        except KeyError as missing:
-            raise CheckpointError(f"The file has no tensor {missing}, so it is no whole Helios model.") from None
-        if width % head_dim:
-            raise CheckpointError(f"The width must be a multiple of a head's {head_dim} channels; got {width}.")
+        sizes = sizes_of(shapes, stated, "Helios")
         scales = shapes.get("blocks.0.attn1.history_key_scale", (0,))
         return cls(
             **sizes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import CheckpointError
 from ...nn.rope import Rope
@@ -64,22 +65,7 @@ class WanSpec:
 
         Raises CheckpointError for another model's shapes.
         """
-        stated = json.loads((metadata or {}).get("framepack.spec", "{}"))
-        try:
-            width, in_channels = shapes["patch_embedding.weight"][:2]
-            head_dim = stated.get("head_dim", HEAD_DIM)
-            sizes = {
-                "heads": width // head_dim,
-                "head_dim": head_dim,
-                "ffn_dim": shapes["blocks.0.ffn.net.0.proj.weight"][0],
-                "in_channels": in_channels,
-                "out_channels": shapes["proj_out.weight"][0] // 4,
-                "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
-            }
-        except KeyError as missing:
-            raise CheckpointError(f"The file has no tensor {missing}, so it is no whole Wan 2.1 model.") from None
-        if width % head_dim:
-            raise CheckpointError(f"The model is {width} wide; expected a multiple of {head_dim}, a head's channels.")
+        sizes = sizes_of(shapes, json.loads((metadata or {}).get("framepack.spec", "{}")), "Wan 2.1")
         if "condition_embedder.image_embedder.pos_embed" in shapes:
             raise CheckpointError("The file is Wan 2.1 for first and last frame; expected text or image to video.")
         image = shapes.get("condition_embedder.image_embedder.norm1.weight")
@@ -90,6 +76,29 @@ class WanSpec:
             kernels=packed_kernels(shapes),
             positions=stated_positions(metadata),
         )
+
+
+def sizes_of(shapes: Shapes, stated: Mapping[str, Any], model: str) -> dict[str, int]:
+    """The sizes that every DiT of Wan's shape has, by field; `stated` may hold the channels of a head.
+
+    Raises CheckpointError, which names the model.
+    """
+    try:
+        width, in_channels = shapes["patch_embedding.weight"][:2]
+        head_dim = stated.get("head_dim", HEAD_DIM)
+        sizes = {
+            "heads": width // head_dim,
+            "head_dim": head_dim,
+            "ffn_dim": shapes["blocks.0.ffn.net.0.proj.weight"][0],
+            "in_channels": in_channels,
+            "out_channels": shapes["proj_out.weight"][0] // 4,
+            "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
+        }
+    except KeyError as missing:
+        raise CheckpointError(f"The file has no tensor {missing}, so it is no whole {model} model.") from None
+    if width % head_dim:
+        raise CheckpointError(f"The width must be a multiple of a head's {head_dim} channels; got {width}.")
+    return sizes
 
 
 WAN_1_3B = WanSpec(heads=12, ffn_dim=8960, blocks=30)
