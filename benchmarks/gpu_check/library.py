@@ -1,4 +1,4 @@
-"""Parts that need no ComfyUI: both backbones on the device against the CPU, attention, and a step's ways.
+"""Parts that need no ComfyUI: every backbone on the device against the CPU, attention, and a step's ways.
 
 Dims: b batch, n heads, l tokens, e head dim.
 """
@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from framepack.checkpoints.fp8 import from_rows, to_rows
 from framepack.errors import MissingPackageError
+from framepack.models.helios import HeliosDiT, HeliosSpec
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.models.wan import WanDiT, WanSpec
 from framepack.nn.attention import attention_named
@@ -36,12 +37,12 @@ def device() -> str:
 
 
 def parity(small: bool) -> list[str]:
-    """Velocities of both backbones on the device against float32 on the CPU, where tests hold them to diffusers'."""
+    """Velocities of every backbone on the device against float32 on the CPU, where tests hold them to diffusers'."""
     sides = (4, 6) if small else (24, 40)
     rows = ["| backbone, weights | relative error | at most |", "|---|---|---|"]
     wrong = []
     with _exact_products():
-        for name, make in (("HunyuanVideo", _hunyuan), ("Wan 2.1", _wan)):
+        for name, make in (("HunyuanVideo", _hunyuan), ("Wan 2.1", _wan), ("Helios", _helios)):
             model, forward = make(small, sides)
             expected = forward(model)
             for weights, most in MOST.items():
@@ -123,6 +124,18 @@ def _wan(small: bool, sides: tuple[int, int]) -> tuple[nn.Module, Callable[[nn.M
         return model(x, level, text, positions=GENERATED, history=_history(sides, x))
 
     return _random(WanDiT(spec)), forward
+
+
+def _helios(small: bool, sides: tuple[int, int]) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
+    heads = 2 if small else 6
+    spec = HeliosSpec(heads=heads, ffn_dim=512 * heads, blocks=2, text_dim=64, key_scales=heads)
+
+    def forward(model: nn.Module) -> Tensor:
+        x, text = _given(model, sides, (1, 20, 64))
+        level = torch.tensor([500.0], device=x.device)
+        return model(x, level, text, positions=GENERATED, history=_history(sides, x))
+
+    return _random(HeliosDiT(spec)), forward
 
 
 def attention(small: bool) -> list[str]:
