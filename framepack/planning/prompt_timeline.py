@@ -1,75 +1,89 @@
 """A prompt timeline: lines such as ``0-2.5s: a red star moves up``, each for a stretch of the video.
 
-Times are seconds. A line's end may be left out (``2.5s: ...`` lasts to the next line, the last one to the end).
+Times are seconds or timecodes. A line's end may be left out (``2.5s: ...`` lasts to the next line, the last one to
+the end). Several prompts of one line stand in brackets: ``[0s: ...] [0:02: ...]``, or ``[0:02] ...`` for a line's rest.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from ..errors import FramePackError, quoted
 from .plan import Plan, Section
 from .prompts import Blend, Prompt, checked
+from .timecodes import COLONS, TimecodeError, read_span
 
 MAX_LINES = 500
 MAX_TEXT = 200_000  # characters of all lines together
 MAX_BLEND = 60  # seconds
-MAX_TIMES = 40  # characters of a line before its colon
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_TIMES = re.compile(rf"{_NUMBER}\s*(?:-\s*{_NUMBER}\s*)?(s?)", re.ASCII)
+EXAMPLES = "Write a line such as 0-2.5s: what happens, or 0:00-0:02: what happens."
 
 
 class TimelineError(FramePackError):
     """A prompt timeline that is not valid; it names the line."""
 
     def __init__(self, number: int, line: str, fault: str):
-        example = "Write a line such as 0-2.5s: what happens."
-        super().__init__(f"Line {number} of the prompt timeline: {fault}.\n  {quoted(line.strip())}\n{example}")
+        super().__init__(f"Line {number} of the prompt timeline: {fault}.\n  {quoted(line.strip())}\n{EXAMPLES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A prompt from `start` to `stop`, in seconds."""
+    """A prompt from `start` to `stop`, in seconds; None is the sampler's own. `at`: where its times stand in the text."""
 
     start: float
     stop: float
+    prompt: str | None
+    at: tuple[int, int] = field(default=(0, 0), compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A prompt as it is written, before its end is known."""
+
+    number: int
+    line: str
+    start: float
+    stop: float | None
     prompt: str
+    at: tuple[int, int]
+    bracketed: bool
 
 
 def read(text: str, seconds: float) -> tuple[Stretch, ...]:
     """The stretches of a timeline for a video of so many seconds. Raises TimelineError, and PlanError for a prompt.
 
-    Lines are in order of time, do not overlap and leave no gap. Empty lines and lines that begin with # are skipped.
+    Lines are in order of time, do not overlap and leave no gap; a first prompt in brackets may begin later. Empty lines
+    and lines that begin with # are skipped.
     """
-    if not isinstance(text, str) or len(text) > MAX_TEXT:
-        what = f"{len(text)}" if isinstance(text, str) else quoted(text)
-        raise FramePackError(f"The prompt timeline is text of at most {MAX_TEXT} characters; got {what}. Shorten it.")
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip() and line.lstrip()[0] != "#"]
-    if len(lines) > MAX_LINES:
-        raise TimelineError(
-            lines[MAX_LINES][0], lines[MAX_LINES][1], f"the timeline has at most {MAX_LINES} lines; got {len(lines)}"
-        )
-    parts = [(n, line, *_times(n, line)) for n, line in lines]
-    stretches = []
-    for i, (number, line, start, stop, prompt) in enumerate(parts):
-        following = parts[i + 1][2] if i + 1 < len(parts) else max(seconds, start)
-        stop = following if stop is None else stop
-        before = stretches[-1].stop if stretches else 0.0
-        if start < before:
-            raise TimelineError(
-                number, line, f"it begins at {start:g} s, before {before:g} s, where the line above ends"
-            )
-        if start > before:
-            raise TimelineError(number, line, f"no prompt covers {before:g}-{start:g} s")
-        if stop <= start and not (i + 1 == len(parts) and start >= seconds):
-            raise TimelineError(number, line, f"it ends at {stop:g} s but begins at {start:g} s")
-        if start >= seconds:
-            raise TimelineError(number, line, f"it begins at {start:g} s; the video is {round(seconds, 2):g} s long")
-        stretches.append(Stretch(start=start, stop=stop, prompt=prompt))
+    entries = list(_entries(text))
+    stretches: list[Stretch] = []
+    for i, entry in enumerate(entries):
+        last = i + 1 == len(entries)
+        following = max(seconds, entry.start) if last else entries[i + 1].start
+        stop = following if entry.stop is None else entry.stop
+        if not stretches and entry.bracketed and entry.start > 0:
+            stretches.append(Stretch(start=0.0, stop=entry.start, prompt=None))
+        if fault := _fault(entry, stretches[-1].stop if stretches else 0.0, stop, seconds, last):
+            raise TimelineError(entry.number, entry.line, fault)
+        stretches.append(Stretch(start=entry.start, stop=stop, prompt=entry.prompt, at=entry.at))
     return tuple(stretches)
+
+
+def _fault(entry: _Entry, before: float, stop: float, seconds: float, last: bool) -> str | None:
+    """What is wrong with an entry's place in time."""
+    if entry.start < before:
+        return f"it begins at {entry.start:g} s, before {before:g} s, where the one before it ends"
+    if entry.start > before:
+        return f"no prompt covers {before:g}-{entry.start:g} s"
+    if stop <= entry.start and not (last and entry.start >= seconds):
+        return f"it ends at {stop:g} s but begins at {entry.start:g} s"
+    if entry.start >= seconds:
+        return f"it begins at {entry.start:g} s; the video is {round(seconds, 2):g} s long"
+    return None
 
 
 def prompt_at(stretches: tuple[Stretch, ...], seconds: float) -> str | None:
@@ -78,32 +92,93 @@ def prompt_at(stretches: tuple[Stretch, ...], seconds: float) -> str | None:
     return stretches[max(index - 1, 0)].prompt if stretches else None
 
 
-def _times(number: int, line: str) -> tuple[float, float | None, str]:
-    """Start, end or None, and prompt of a line. Raises TimelineError."""
-    head, colon, prompt = line.partition(":")
-    match = _TIMES.fullmatch(head.strip()) if len(head) <= MAX_TIMES else None
-    if not colon or match is None:
-        raise TimelineError(number, line, "it does not begin with times in seconds and a colon")
-    start, stop, unit = match.groups()
-    if not unit and re.match(r"[0-9]", prompt):
-        raise TimelineError(number, line, "timecodes such as 0:05 are not supported; times are seconds")
-    if not prompt.strip():
-        raise TimelineError(number, line, "it has no prompt after the colon")
-    return float(start), float(stop) if stop else None, checked(prompt.strip())
+def _entries(text: str) -> Iterator[_Entry]:
+    """All prompts of a text. Raises TimelineError."""
+    if not isinstance(text, str) or len(text) > MAX_TEXT:
+        what = f"{len(text)}" if isinstance(text, str) else quoted(text)
+        raise FramePackError(f"The prompt timeline is text of at most {MAX_TEXT} characters; got {what}. Shorten it.")
+    offset, count = 0, 0
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if line.strip() and line.lstrip()[0] != "#":
+            try:
+                for start, stop, prompt, (first, end) in _parts(line.rstrip()):
+                    count += 1
+                    if count > MAX_LINES:
+                        raise TimecodeError(f"the timeline has at most {MAX_LINES} prompts")
+                    yield _Entry(
+                        number=number,
+                        line=line,
+                        start=start,
+                        stop=stop,
+                        prompt=checked(prompt),
+                        at=(offset + first, offset + end),
+                        bracketed=line.lstrip()[0] == "[",
+                    )
+            except TimecodeError as fault:
+                raise TimelineError(number, line, fault.fault) from fault
+        offset += len(line)
 
 
-def with_prompts(plan: Plan, stretches: tuple[Stretch, ...], fps: float, blend: float = 0.0) -> Plan:
+_Part = tuple[float, float | None, str, tuple[int, int]]
+
+
+def _parts(line: str) -> Iterator[_Part]:
+    """Start, end or None, prompt, and where its times stand, of each prompt of a line. Raises TimecodeError."""
+    at = len(line) - len(line.lstrip())
+    if line[at] != "[":
+        start, stop, end = read_span(line, at)
+        yield start, stop, _told(line, end, len(line), colon=True), (at, end)
+        return
+    while at < len(line):
+        if line[at] != "[":
+            raise TimecodeError(f"there is text outside of the brackets: {quoted(line[at:])}")
+        start, stop, end = read_span(line, at + 1)
+        where, closing = (at + 1, end), _closing(line, at)
+        if line[end:closing].strip():
+            yield start, stop, _told(line, end, closing, colon=True), where
+            at = closing + 1
+            at += len(line[at:]) - len(line[at:].lstrip())
+        else:  # [times] and the rest of the line
+            yield start, stop, _told(line, closing + 1, len(line), colon=False), where
+            return
+
+
+def _closing(line: str, opening: int) -> int:
+    """Where the bracket that opens there closes; a prompt may hold brackets of its own. Raises TimecodeError."""
+    depth = 0
+    for found in re.finditer(r"[\[\]]", line[opening:]):
+        depth += 1 if found[0] == "[" else -1
+        if depth == 0:
+            return opening + found.start()
+    raise TimecodeError("a bracket is not closed on its line")
+
+
+def _told(line: str, start: int, stop: int, *, colon: bool) -> str:
+    """The prompt after its times, behind a colon. Raises TimecodeError."""
+    rest = line[start:stop].lstrip()
+    if rest[:1] and rest[0] in COLONS:
+        rest = rest[1:]
+    elif colon:
+        raise TimecodeError("it does not begin with times and a colon")
+    if not rest.strip():
+        raise TimecodeError("it has no prompt after the times")
+    return rest.strip()
+
+
+def with_prompts(
+    plan: Plan, stretches: tuple[Stretch, ...], fps: float, blend: float = 0.0, begins: float = 0.0
+) -> Plan:
     """The plan with each section's prompt, taken at the section's middle; an endpoint's own prompt stays.
 
-    Within `blend` seconds around a border the two prompts are blended by how far the middle is across it. Raises
-    FramePackError.
+    Within `blend` seconds around a border the two prompts are blended by how far the middle is across it. The
+    timeline's 0 is at `begins` seconds of the plan. Raises FramePackError.
     """
     if not 0 <= blend <= MAX_BLEND:
         raise FramePackError(f"The blend is 0 to {MAX_BLEND} seconds; got {quoted(blend)}. Try 1.")
 
     def prompt_of(section: Section) -> Prompt | None:
         start, stop = section.makes[0]
-        middle = plan.geometry.temporal * (start + stop - 1) / 2 / fps
+        middle = plan.geometry.temporal * (start + stop - 1) / 2 / fps - begins
         return section.prompt or blended_at(stretches, middle, blend)
 
     return replace(plan, sections=tuple(replace(s, prompt=prompt_of(s)) for s in plan.sections))
@@ -114,7 +189,7 @@ def blended_at(stretches: tuple[Stretch, ...], seconds: float, blend: float) -> 
     first = bisect_right(stretches, seconds - blend / 2, lo=1, key=lambda stretch: stretch.start)
     stop = bisect_left(stretches, seconds + blend / 2, lo=1, key=lambda stretch: stretch.start)
     for before, after in pairwise(stretches[first - 1 : stop]):
-        if before.prompt == after.prompt:
+        if before.prompt == after.prompt or before.prompt is None or after.prompt is None:
             continue
         weight = round((seconds - after.start) / blend + 0.5, 3)
         if 0 < weight < 1:

@@ -33,10 +33,10 @@ def test_lines_are_stretches():
         ("0-0s: up", ["0 s"]),
         ("0-7s: up\n7-9s: down", ["Line 2", "7 s", "5 s"]),
         ("0s:   ", ["Line 1"]),
-        ("0:05-0:10: a", ["Line 1", "timecodes"]),
-        ("0-0:10: a", ["Line 1", "timecodes"]),
+        ("0:05-0:10: a", ["Line 1", "0-5 s"]),
         ("0" + " " * 100_000 + "x", ["Line 1"]),
-        ("0s: a\n" * 501, ["Line 501", "501"]),
+        ("[0s: a] " * 501, ["Line 1"]),
+        ("\n".join(f"{n / 200}s: a" for n in range(501)), ["Line 501", "500"]),
     ],
 )
 def test_a_fault_names_its_line_and_time(text: str, words: list[str]):
@@ -44,6 +44,77 @@ def test_a_fault_names_its_line_and_time(text: str, words: list[str]):
         read(text, 5)
     for word in words:
         assert word in str(caught.value)
+
+
+TWO = [(0, 2.5, "up"), (2.5, 5, "down")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0s-2.5s: up\n2.5s-5s: down", TWO),
+        ("0–2.5s: up\n2.5—5s: down", TWO),
+        ("0 − 2,5 s: up\n2,5 s: down", TWO),
+        ("0:00-0:02.5: up\n0:02,5-0:05: down", TWO),
+        ("0 to 2.5 sec: up\n2.5 to 5 seconds: down", TWO),
+        ("0-0:02.5: up\n00:00:02.5: down", TWO),
+        ("0:00-2.5s: up\n2.5s-0:05: down", TWO),
+        ("0-2.5秒：up\n2.5秒：down", TWO),
+        ("[0s: up] [2.5s: down]", TWO),
+        ("[0s-2.5s: up]\n  [2.5s: down]", TWO),
+        ("[0:00] up\n[0:02.5] : down", TWO),
+        ("[0s: [red] up][2.5s: down]", [(0, 2.5, "[red] up"), TWO[1]]),
+        ("[1s: up] [2.5s: down]", [(0, 1, None), (1, 2.5, "up"), TWO[1]]),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, expected: list):
+    assert read(text, 5) == tuple(Stretch(start=a, stop=b, prompt=p) for a, b, p in expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0:05 a",
+        "2:30 dogs",
+        "0-2:30 dogs",
+        "0:5: a",
+        "0:75: a",
+        "0:00:00:12: a",
+        "0:00-2: a",
+        "1-0:02: a",
+        "0-1,500: a",
+        "0-2 min: a",
+        "0-2sx: a",
+        "0-45f: a",
+        "0--2s: a",
+        "-1s: a",
+        "0- : a",
+        "0-1.2.3s: a",
+        "0,5,1: a",
+        "[0s: a",
+        "[0s: a] b",
+        "[0s]",
+        "[]: a",
+        "0" * 41 + "s: a",
+        "٠s: a",
+    ],
+)
+def test_what_could_mean_two_things_or_nothing_is_refused(text: str):
+    with pytest.raises(TimelineError, match="prompt timeline"):
+        read(text, 5)
+
+
+def test_a_stretch_knows_where_its_times_stand():
+    text = "# é\n 0–2.5s : up\n[2.5s: down] [4s] left"
+    assert [text[slice(*stretch.at)] for stretch in read(text, 5)] == ["0–2.5s", "2.5s", "4s"]
+
+
+def test_before_the_first_bracket_the_samplers_own_prompt_holds():
+    plan = make_plan(parse("td_f16k4f2k2f1k1_g9"), num_lat_frames=37)
+    stretches = read("[1.5s: up] [3s: down]", 4.83)
+    assert [s.prompt for s in with_prompts(plan, stretches, 30).sections] == [None, "up", "down", "down"]
+    blended = with_prompts(plan, stretches, 30, 3.0).sections
+    assert [s.prompt for s in blended][:1] == [None]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_fault_of_another_node_is_left_to_that_node(host: Host):
         (planner(seconds=-1), "seconds"),
         (planner(seconds="long"), "seconds"),
         (planner(gap="nonsense"), "nonsense"),
-        (planner(prompts="0:05: a"), "0:05"),
+        (planner(prompts="0:05 a"), "0:05 a"),
         (planner(video_latent={"node": "VAEEncode", "inputs": {}}), "video_latent"),
     ],
     ids=str,
