@@ -32,7 +32,7 @@ class TimelineError(FramePackError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A prompt from `start` to `stop`, in seconds; None is the sampler's own. `at`: where its times stand in the text."""
+    """A prompt from `start` to `stop`, in seconds; None is the sampler's own. Its times stand at `at`."""
 
     start: float
     stop: float
