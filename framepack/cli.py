@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("schedule", metavar="STRING", help=named)
     plan.add_argument("--seconds", type=float, required=True, metavar="S")
     plan.add_argument("--fps", type=float, default=30.0)
+    plan.add_argument("--exact", action="store_true", help="cut decoded frames beyond the length")
     plan.add_argument("--gap", metavar="RULE", help=", ".join(GAP_RULES))
     plan.add_argument("--no-start", action="store_true", help="without a start image")
     plan.add_argument("--end", action="store_true", help="with an end image, as context only")
@@ -153,6 +154,7 @@ def _plan(arguments: argparse.Namespace) -> str:
         arguments.seconds,
         arguments.fps,
         schedule=schedule,
+        exact=arguments.exact,
         start=not arguments.no_start,
         end=arguments.end,
         gap=arguments.gap,
@@ -177,11 +179,16 @@ def _convert(arguments: argparse.Namespace) -> str:
 def _plan_text(plan: Plan, grid: tuple[int, int]) -> str:
     lines = [
         plan.schedule,
-        f"{plan.num_lat_frames} latent frames, {plan.num_pix_frames} frames, {len(plan.sections)} sections",
+        f"{plan.num_lat_frames} latent frames, {_frames_text(plan)}, {len(plan.sections)} sections",
         *(f"{index:>4}  {_section_text(section, grid)}" for index, section in enumerate(plan.sections)),
         *filter(None, [order_of(parse(plan.schedule)).beyond_training(plan.highest)]),
     ]
     return "\n".join(lines)
+
+
+def _frames_text(plan: Plan) -> str:
+    decoded = f" of {plan.num_pix_frames} decoded" if plan.kept else ""
+    return f"{len(plan.kept_frames)} frames{decoded}"
 
 
 def _section_text(section: Section, grid: tuple[int, int]) -> str:

@@ -38,13 +38,18 @@ class FramePackVAEDecode(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
                 _grid_input("the whole video or long tiles"),
             ],
-            outputs=[io.Image.Output(tooltip="All frames: for Wan and HunyuanVideo 4n - 3 of n latent frames.")],
+            outputs=[
+                io.Image.Output(
+                    tooltip="All frames: for Wan and HunyuanVideo 4n - 3 of n latents, or those that an exact length "
+                    "keeps."
+                )
+            ],
         )
 
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any, grid: str = host.AUTO) -> io.NodeOutput:
         """Decode."""
-        frames = host.decoded(vae, samples["samples"], grid, samples.get(host.CLIPS))
+        frames = host.decoded(vae, samples["samples"], grid, samples.get(host.CLIPS), kept=samples.get(host.KEPT))
         return io.NodeOutput(frames.flatten(0, 1))  # b n h w c -> n h w c
 
 
@@ -72,4 +77,7 @@ class FramePackVideo(io.ComfyNode):
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any, fps: float, grid: str = host.AUTO) -> io.NodeOutput:
         """Nothing is decoded yet."""
-        return io.NodeOutput(host.StreamedVideo(vae, samples["samples"], fps, grid, clips=samples.get(host.CLIPS)))
+        first, stop = samples.get(host.KEPT) or (0, None)
+        clips = samples.get(host.CLIPS)
+        video = host.StreamedVideo(vae, samples["samples"], fps, grid, clips=clips, first=first, stop=stop)
+        return io.NodeOutput(video)

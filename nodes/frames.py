@@ -86,4 +86,5 @@ class FramePackFrames(io.ComfyNode):
             pictures |= decoding.push(piece, ends=last or clips is not None)
         shown = host.show_frames(pictures, host.geometry_of(vae).spatial)
         del pictures
-        return io.NodeOutput(decoding, decoding.take() if last else None, ui=shown or None)
+        frames = decoding.take()[slice(*placed.kept or (None,))] if last else None
+        return io.NodeOutput(decoding, frames, ui=shown or None)

@@ -9,12 +9,13 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
+from ..framepack.errors import PlanError
 from ..framepack.pictures.plan_picture import draw_plan
 from ..framepack.planning.gaps import Gap
 from ..framepack.planning.orders import order_of
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
-from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest
+from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest, length_of
 from ..framepack.planning.video import plan_video
 from ..framepack.schedule.grammar import parse
 from ..framepack.units import RELEASED, Geometry
@@ -53,7 +54,7 @@ class EndpointPlanner(io.ComfyNode):
     @classmethod
     def draw(cls, poll: Callable[[], None], **inputs: Any) -> Drawing:
         """The plan's picture, its length, and a warning where it leaves what the model was trained on."""
-        return _drawing(plan_of(poll, **inputs), inputs["fps"], poll)
+        return _drawing(plan_of(poll, **inputs), inputs, poll)
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
@@ -61,16 +62,30 @@ class EndpointPlanner(io.ComfyNode):
         plan = plan_of(host.poll, **inputs)
         if warning := _warning(plan):
             log.warning("%s", warning)
-        return io.NodeOutput(plan.to_json(), ui=preview(*_drawing(plan, inputs["fps"], host.poll)))
+        return io.NodeOutput(plan.to_json(), ui=preview(*_drawing(plan, inputs, host.poll)))
 
 
 def _warning(plan: Plan) -> str | None:
     return order_of(parse(plan.schedule)).beyond_training(plan.highest)
 
 
-def _drawing(plan: Plan, fps: float, poll: Callable[[], None]) -> Drawing:
-    text = f"{len(plan.sections)} sections, {plan.num_pix_frames} frames, {plan.num_pix_frames / fps:.2f} s"
+def _drawing(plan: Plan, inputs: dict[str, Any], poll: Callable[[], None]) -> Drawing:
+    fps = inputs["fps"]
+    text = f"{len(plan.sections)} sections, {stated_length(plan, inputs)}"
     return Drawing(draw_plan(plan, fps, poll), ". ".join(filter(None, (text, _warning(plan)))))
+
+
+def stated_length(plan: Plan, inputs: dict[str, Any]) -> str:
+    """The video's frames and seconds, and what the other kind of length, whole sections or exact, would give."""
+    fields, fps, num = _fields(**inputs), inputs["fps"], len(plan.kept_frames)
+    text = f"{num} frames{f' of {plan.num_pix_frames} decoded' if plan.kept else ''}, {num / fps:.2f} s"
+    own = length_of(inputs["seconds"], fps, **fields)
+    try:
+        other = length_of(inputs["seconds"], fps, **fields | {"exact": not fields["exact"]})
+    except PlanError:  # the longest video, rounded up
+        return text
+    kind, frames = "whole sections" if fields["exact"] else "exact", num - own.num_kept + other.num_kept
+    return text if frames == num else f"{text} ({kind}: {frames} frames, {frames / fps:.2f} s)"
 
 
 def _video_inputs() -> list[io.Input]:
@@ -83,7 +98,8 @@ def _video_inputs() -> list[io.Input]:
             min=0.1,
             max=float(MAX_SECONDS),
             step=0.1,
-            tooltip="Length to generate, rounded to whole sections. Excludes the clip being extended.",
+            tooltip="Length to generate, rounded to whole sections unless exact_length is on. Excludes the clip being "
+            "extended.",
         ),
         io.Float.Input("fps", default=30.0, min=1.0, max=float(MAX_FPS), step=1.0, tooltip="Frames per second."),
         io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
@@ -176,21 +192,28 @@ def _order_inputs() -> list[io.Input]:
             tooltip="Model to plan for. Needed only where its latents are not 8x8 pixels and 4 frames, as those of "
             "HunyuanVideo and Wan 2.1 are.",
         ),
+        io.Boolean.Input(
+            "exact_length",
+            default=False,
+            optional=True,
+            tooltip="Make the video exactly as long as seconds says: sections are rounded up and frames beyond the "
+            "length are cut at the free end. Off: whole sections.",
+        ),
     ]
 
 
 def plan_of(poll: Callable[[], None], schedule: str, seconds: float, fps: float, **inputs: Any) -> Plan:
     """The plan of the node's inputs, with its timeline's prompts. Raises FramePackError, and what `poll` raises."""
-    plan = plan_video(_request(schedule, seconds, fps, **inputs), poll)
-    stretches = read(inputs.get("prompts", ""), plan.num_pix_frames / fps)
-    return with_prompts(plan, stretches, fps, inputs.get("blend", 0.0))
+    fields = _fields(schedule=schedule, fps=fps, **inputs)
+    plan = plan_video(PlanRequest.lasting(seconds, fps, **fields), poll)
+    stretches = read(inputs.get("prompts", ""), len(plan.kept_frames) / fps)
+    return with_prompts(plan, stretches, fps, inputs.get("blend", 0.0), plan.kept_frames.start / fps)
 
 
-def _request(
-    schedule: str,
-    seconds: float,
-    fps: float,
+def _fields(
     *,
+    schedule: str,
+    fps: float,
     start_image: bool,
     gap: str = "auto",
     end_image: bool = False,
@@ -201,27 +224,27 @@ def _request(
     extend: Direction = "forwards",
     video_latent: dict[str, Any] | None = None,
     model: Any = None,
+    exact_length: bool = False,
     **others: Any,
-) -> PlanRequest:
-    """The inputs as a request."""
+) -> dict[str, Any]:
+    """The inputs as a request's fields, all but its seconds."""
     parsed, geometry = parse(schedule), RELEASED if model is None else host.geometry(model)
     if section_length:
         parsed = replace(parsed, generate=section_length)
-    return PlanRequest.lasting(
-        seconds,
-        fps,
-        schedule=parsed,
-        start=start_image,
-        end=end_image,
-        gap=None if gap == "auto" else gap,
-        height=others["height"],
-        width=others["width"],
-        no_start="section" if without_start == MAKE_IT else "zero",
-        endpoints=tuple(_endpoint(point, fps, geometry) for point in points_of(endpoints)),
-        order="halved" if halve_gaps else None,
-        extend=None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
-        geometry=geometry,
-    )
+    return {
+        "schedule": parsed,
+        "exact": exact_length,
+        "start": start_image,
+        "end": end_image,
+        "gap": None if gap == "auto" else gap,
+        "height": others["height"],
+        "width": others["width"],
+        "no_start": "section" if without_start == MAKE_IT else "zero",
+        "endpoints": tuple(_endpoint(point, fps, geometry) for point in points_of(endpoints)),
+        "order": "halved" if halve_gaps else None,
+        "extend": None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
+        "geometry": geometry,
+    }
 
 
 def _length(latent: dict[str, Any]) -> int:

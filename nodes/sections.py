@@ -112,7 +112,8 @@ class FramePackGather(io.ComfyNode):
         found = known_latents(placed, values)
         like = next(iter(found.values()))
         whole = torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)
-        return io.NodeOutput({"samples": whole} | ({} if placed.clips is None else {host.CLIPS: list(placed.clips)}))
+        stated = {host.CLIPS: placed.clips, host.KEPT: placed.kept}
+        return io.NodeOutput({"samples": whole} | {name: list(held) for name, held in stated.items() if held})
 
 
 def _sampler(inputs: SectionInputs, part: PlanSlice, values: dict[str, Any]) -> host.HostSampler:

@@ -22,6 +22,7 @@ def add_generate(commands: Any) -> None:
     generate.add_argument("--schedule", default="inverted", metavar="STRING", help="a schedule or a preset (inverted)")
     generate.add_argument("--seconds", type=float, default=5.0, metavar="S")
     generate.add_argument("--fps", type=float, default=30.0)
+    generate.add_argument("--exact", action="store_true", help="cut decoded frames beyond the length")
     generate.add_argument("--steps", type=int, default=25)
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--cfg", type=float, default=3.0)
@@ -40,8 +41,8 @@ def _generate(arguments: argparse.Namespace) -> str:
 
 def _video(arguments: argparse.Namespace) -> str:
     """The built-in model's video as an mp4."""
-    from ..planning.request import lat_frames_for  # torch is needed for this command alone
-    from ..planning.video import make_plan
+    from ..planning.request import PlanRequest  # torch is needed for this command alone
+    from ..planning.video import plan_video
     from ..sampling.guidance import Guidance
     from ..schedule.presets import resolve
     from ..shapes.generate import Builtin, generate
@@ -49,13 +50,16 @@ def _video(arguments: argparse.Namespace) -> str:
 
     schedule, model = resolve(arguments.schedule), Builtin.load()
     start = read_image(arguments.image, PIXELS) if arguments.image else None
-    plan = make_plan(
-        schedule,
-        num_lat_frames=lat_frames_for(arguments.seconds, arguments.fps, schedule),
+    request = PlanRequest.lasting(
+        arguments.seconds,
+        arguments.fps,
+        schedule=schedule,
+        exact=arguments.exact,
         start=start is not None,
         height=PIXELS,
         width=PIXELS,
     )
+    plan = plan_video(request)
     led = Guidance(cfg=arguments.cfg, cfg_above=arguments.cfg_above, history=arguments.history_guidance)
     latents = generate(
         model,
@@ -67,7 +71,7 @@ def _video(arguments: argparse.Namespace) -> str:
         guidance=led,
         progress=Lines(len(plan.sections)),
     )
-    frames = model.pixels(latents[0])
+    frames = model.pixels(latents[0])[plan.kept_frames.start : plan.kept_frames.stop]
     write_video(frames, arguments.output, arguments.fps)
     return f"{arguments.output}: {len(frames)} frames"
 

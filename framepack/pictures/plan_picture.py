@@ -45,7 +45,8 @@ def draw_plan(plan: Plan, fps: float = 30.0, poll: Callable[[], None] = lambda: 
     picture, draw = blank(TOP + sum(ROW + (HEADING if text else 0) for text in headings) + 52)
     write(draw, (MARGIN, 16), plan.schedule, INK, TITLE, WIDTH - 2 * MARGIN)
     some = f", {len(shown)} of them shown" if len(shown) < count else ""
-    title = f"{plan.num_pix_frames} frames in {count} section{'s' * (count > 1)}{some}; first generated at the top"
+    kept = plan.kept_frames
+    title = f"{len(kept)} frames in {count} section{'s' * (count > 1)}{some}; first generated at the top"
     write(draw, (MARGIN, 64), title, FAINT, SMALL, WIDTH - 2 * MARGIN)
     top, step = TOP, (WIDTH - MARGIN - LEFT) / plan.num_lat_frames
     _axis(draw, plan, fps, step)
@@ -74,12 +75,13 @@ def _headings(plan: Plan, shown: list[int]) -> list[str]:
 
 def _axis(draw: Draw, plan: Plan, fps: float, step: float) -> None:
     """Seconds above the rows, at most seven of them, at a distance of 1, 2 or 5 times a power of ten."""
-    seconds = plan.num_pix_frames / fps
+    kept, temporal = plan.kept_frames, plan.geometry.temporal
+    seconds = len(kept) / fps
     power = 10 ** floor(log10(seconds / 7))
     distance = next(d for d in (power, 2 * power, 5 * power, 10 * power) if seconds / d <= 7)
     for i in range(int(seconds / distance) + 1):
-        temporal = plan.geometry.temporal
-        at = LEFT + step * (i * distance * fps + temporal - 1) / temporal if i else LEFT
+        frame = kept.start + i * distance * fps
+        at = LEFT + step * (frame + temporal - 1) / temporal if frame else LEFT
         draw.line((at, TOP - 14, at, TOP - 6), FAINT, 2)
         draw.text((at, TOP - 16), f"{i * distance:g} s", FAINT, font(SMALL), anchor="ls" if i == 0 else "ms")
 
@@ -110,8 +112,20 @@ def _row(draw: Draw, plan: Plan, index: int, top: int, step: float) -> None:
         span(anchor.frames.start, anchor.frames.stop, IMAGE, 5)
     for start, stop in section.makes:
         span(start, stop, GENERATED)
+    for start, stop in _cut(plan):
+        draw.rectangle((LEFT + start * step, bottom - 3, LEFT + stop * step - 1, bottom), INK)
     for start, stop in _stretches(section):
         _arrow(draw, section, (top + bottom) / 2, step, (start + stop) / 2)
+
+
+def _cut(plan: Plan) -> list[tuple[float, float]]:
+    """Where decoded frames are cut, in latent frames."""
+    kept, num, temporal = plan.kept_frames, plan.num_pix_frames, plan.geometry.temporal
+    found = [
+        (0.0, (kept.start + temporal - 1) / temporal),
+        ((kept.stop + temporal - 1) / temporal, plan.num_lat_frames),
+    ]
+    return [span for span, cut in zip(found, (kept.start, num - kept.stop), strict=True) if cut]
 
 
 def _stretches(section: Section) -> list[tuple[int, int]]:

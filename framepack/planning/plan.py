@@ -12,7 +12,7 @@ from ..errors import PlanError, quoted
 from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
 from .importance import ByTime
-from .json_fields import int_of, list_of, load_json, object_of, slot_of
+from .json_fields import int_of, ints_of, list_of, load_json, object_of, slot_of
 from .section import Section, num_context_frames
 
 MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps, or 1,000 sections of 9
@@ -52,7 +52,8 @@ class Anchor:
 class Plan:
     """A whole video. `sections` stand in order of generation; height and width are pixels, where they are fixed.
 
-    `geometry` is that of the backbone that samples it, `importance` names the strategy that filled its contexts.
+    `geometry` is that of the backbone that samples it, `importance` names the strategy that filled its contexts. `kept`
+    are the decoded frames that are kept where its length is exact; None for all.
     """
 
     schedule: str
@@ -63,11 +64,17 @@ class Plan:
     width: int | None = None
     geometry: Geometry = RELEASED
     importance: str = ByTime.name
+    kept: tuple[int, int] | None = None
 
     @property
     def num_pix_frames(self) -> int:
-        """Pixel frames of the video."""
+        """Frames that the video's latents decode to."""
         return sum(self.geometry.pixel_frames(len(clip)) for clip in self.clips)
+
+    @property
+    def kept_frames(self) -> range:
+        """The decoded frames that make up the video."""
+        return range(*self.kept) if self.kept else range(self.num_pix_frames)
 
     @property
     def clips(self) -> list[range]:
@@ -103,6 +110,7 @@ class Plan:
             "schedule": self.schedule,
             "num_lat_frames": self.num_lat_frames,
             "num_pix_frames": self.num_pix_frames,
+            **({} if self.kept is None else {"kept": list(self.kept)}),
             "height": self.height,
             "width": self.width,
             **({} if self.geometry == RELEASED else {"geometry": asdict(self.geometry)}),
@@ -122,7 +130,7 @@ class Plan:
             load_json(text, "plan"),
             "The plan",
             {"schedule", "num_lat_frames", "sections"},
-            {"num_pix_frames", "height", "width", "geometry", "importance", "anchors"},
+            {"num_pix_frames", "kept", "height", "width", "geometry", "importance", "anchors"},
         )
         if not isinstance(fields["schedule"], str):
             raise PlanError(f"The plan's schedule is text; got {quoted(fields['schedule'])}.")
@@ -137,6 +145,7 @@ class Plan:
             anchors=tuple(Anchor.from_dict(a) for a in list_of(fields.get("anchors", []), "The plan's anchors")),
             geometry=geometry_of(fields.get("geometry", {})),
             importance=slot_of(fields.get("importance", ByTime.name)),
+            kept=kept_of(fields.get("kept")),
             **sides,
         )
         if fields.get("num_pix_frames", plan.num_pix_frames) != plan.num_pix_frames:
@@ -155,6 +164,10 @@ class Plan:
             raise PlanError("A plan has at least one section; got none, so there is nothing to generate.")
         if (num := num_context_frames(self.sections)) > MAX_CONTEXT_FRAMES:
             raise PlanError(f"A plan's contexts have at most {MAX_CONTEXT_FRAMES} frames together; got {num}.")
+        if self.kept and not self.kept[0] < self.kept[1] <= self.num_pix_frames:
+            raise PlanError(
+                f"A plan keeps [start, stop) of its {self.num_pix_frames} frames; got {quoted(list(self.kept))}."
+            )
         maker: list[int | None] = [None] * self.num_lat_frames  # section by frame, -1 for anchors
         for anchor in self.anchors:
             self._add(maker, anchor.frames, -1, f"The anchor {anchor.slot!r}")
@@ -182,6 +195,16 @@ class Plan:
             raise PlanError(f"Section {index} looks at frames of section {min(unnamed)}, which is not in its needs.")
         if late := [need for need in section.needs if need >= index]:
             raise PlanError(f"Section {index} needs section {late[0]}, which is not made before it.")
+
+
+def kept_of(data: object) -> tuple[int, int] | None:
+    """The frames that are kept, from the plan's JSON. Raises PlanError."""
+    if data is None:
+        return None
+    pair = ints_of(data, "An end of kept", 0)
+    if len(pair) != 2:
+        raise PlanError(f"kept is a pair such as [0, 150]; got {quoted(data)}.")
+    return pair
 
 
 def geometry_of(data: object) -> Geometry:

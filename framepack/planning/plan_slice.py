@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import PlanError
 from ..units import RELEASED, Geometry
 from .json_fields import int_of, ints_of, list_of, load_json, object_of
-from .plan import Anchor, Plan, geometry_of
+from .plan import Anchor, Plan, geometry_of, kept_of
 from .section import Section
 
 
@@ -21,7 +21,8 @@ class PlanSlice:
     `first` is the number of the first section in the plan, and `anchors` are those that the sections look at. `drawn`
     are the latent frames of the sections before, where all draw their noise from one generator; None where each section
     has its own. A slice without sections says where its anchors lie. `clips` are the lengths of the clips that decode
-    on their own; None where the video is one clip.
+    on their own; None where the video is one clip. `kept` are the decoded frames of the video, in a slice that
+    reaches to its end; None for all.
     """
 
     height: int
@@ -32,6 +33,7 @@ class PlanSlice:
     drawn: tuple[int, ...] | None = None
     clips: tuple[int, ...] | None = None
     geometry: Geometry = RELEASED
+    kept: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False) -> PlanSlice:
@@ -48,7 +50,8 @@ class PlanSlice:
         anchors = (anchor for anchor in plan.anchors if set(anchor.frames) & set(frames))
         apart = plan.geometry.sections_are_clips
         clips = tuple(len(clip) for clip in plan.clips if clip.start in frames) if apart else None
-        return cls.placed(plan, anchors, clips=clips)
+        kept = plan.kept if frames.stop == plan.num_lat_frames else None
+        return cls.placed(plan, anchors, clips=clips, kept=kept)
 
     @classmethod
     def placed(cls, plan: Plan, anchors: Iterable[Anchor], **fields: Any) -> PlanSlice:
@@ -75,7 +78,7 @@ class PlanSlice:
             data |= {"sections": [section.to_dict() for section in self.sections], "first": self.first}
         if self.anchors:
             data["anchors"] = [anchor.to_dict() for anchor in self.anchors]
-        data |= {name: list(held) for name in ("drawn", "clips") if (held := getattr(self, name)) is not None}
+        data |= {name: list(held) for name in ("drawn", "clips", "kept") if (held := getattr(self, name)) is not None}
         if self.geometry != RELEASED:
             data["geometry"] = asdict(self.geometry)
         return json.dumps(data, separators=(",", ":"))
@@ -83,7 +86,7 @@ class PlanSlice:
     @classmethod
     def from_json(cls, text: str) -> PlanSlice:
         """From `to_json`. Raises PlanError."""
-        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry"}
+        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept"}
         fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
         return cls(
             height=int_of(fields["height"], "The slice's height", 1),
@@ -94,6 +97,7 @@ class PlanSlice:
             drawn=_lengths(fields.get("drawn"), "drawn"),
             clips=_lengths(fields.get("clips"), "clips"),
             geometry=geometry_of(fields.get("geometry", {})),
+            kept=kept_of(fields.get("kept")),
         )
 
 

@@ -7,8 +7,8 @@ video.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from ..errors import PlanError, quoted
@@ -17,17 +17,17 @@ from ..units import RELEASED, Geometry
 from .gaps import Gap
 from .importance import IMPORTANCE, ByTime
 from .layout import Layout
+from .length import MAX_FPS, Beginning, Ends, Length, exact_length, lat_frames_for, whole_length
 from .orders import ORDERS, Order, order_of
 from .plan import MAX_LAT_FRAMES
 
 START, END, VIDEO = "start", "end", "video"  # slots
+__all__ = ["MAX_FPS", "Endpoint", "Extension", "PlanRequest", "lat_frames_for"]
 INVERTED = "an inverted schedule, such as f1k1_x_g9_f1k1f2k2f16k4_td"
-MAX_FPS = 240
 MAX_SECONDS = 1200
 
 NoStart = Literal["section", "zero"]
 Direction = Literal["forwards", "backwards"]
-Beginning = Literal["image", "video", "section", "zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,8 @@ class PlanRequest:
     zero latent stands before it. `end`: an end image is context only. `gap`: a gap rule, or None for the order's own.
     `order`: a name of ORDERS, or None for the schedule's own; `importance`: a name of IMPORTANCE. `extend`: a finished
     video to extend; where it is extended forwards, its own frames begin the video, whatever `start` says. `height` and
-    `width` are pixels. `geometry` is the backbone's. Raises PlanError, and LatentSizeError for a size off its unit.
+    `width` are pixels. `geometry` is the backbone's. `kept`: the decoded frames that are kept, all if None. Raises
+    PlanError, and LatentSizeError for a size off its unit.
     """
 
     schedule: Schedule
@@ -90,6 +91,7 @@ class PlanRequest:
     importance: str = ByTime.name
     extend: Extension | None = None
     geometry: Geometry = RELEASED
+    kept: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_lat_frames <= MAX_LAT_FRAMES:
@@ -106,13 +108,21 @@ class PlanRequest:
         object.__setattr__(self, "endpoints", tuple(sorted(self.endpoints, key=lambda point: point.frame)))
 
     @classmethod
-    def lasting(cls, seconds: float, fps: float, *, schedule: Schedule, **options: Any) -> PlanRequest:
-        """The request of a video whose generated part lasts so many seconds, rounded to whole sections."""
-        extend = options.get("extend")
-        begins = beginning(options.get("start", True), options.get("no_start", "section"), extend)
-        geometry = options.get("geometry", RELEASED)
-        made = lat_frames_for(seconds, fps, schedule, geometry) - (begins in ("video", "zero"))  # no start frame
-        return cls(schedule=schedule, num_lat_frames=made + (extend.num_lat_frames if extend else 0), **options)
+    def lasting(
+        cls, seconds: float, fps: float, *, schedule: Schedule, exact: bool = False, **options: Any
+    ) -> PlanRequest:
+        """The request of a video whose generated part lasts so many seconds: whole sections, or exact to the frame.
+
+        Endpoints that state their seconds are placed by them where the video's start is cut.
+        """
+        length = length_of(seconds, fps, schedule=schedule, exact=exact, **options)
+        extend, geometry = options.get("extend"), options.get("geometry", RELEASED)
+        whole = length.num_pix_frames + _frames_of(extend, geometry)
+        if length.cut and length.cut_at == "start":
+            moved = (_moved(point, fps, length.cut, geometry) for point in options.get("endpoints", ()))
+            options["endpoints"] = tuple(moved)
+        num = length.num_lat_frames + (extend.num_lat_frames if extend else 0)
+        return cls(schedule=schedule, num_lat_frames=num, kept=length.kept(whole), **options)
 
     @property
     def begins(self) -> Beginning:
@@ -153,6 +163,7 @@ class PlanRequest:
                     f"{point}, which is latent frame {point.frame}. There is one latent frame for each "
                     f"{self.geometry.temporal} frames."
                 )
+        self._check_kept(points)
         for before, after in zip(points, points[1:], strict=False):
             between = after.frame - before.frame - 1
             if between < 0 or 0 < between < self.schedule.generate:
@@ -163,6 +174,14 @@ class PlanRequest:
         if collided := [point for point in points[self.begins == "video" :] if point.frame in self.there]:
             raise PlanError(f"An endpoint lies outside the extended video; got one at {collided[0]}. Move it.")
         return points
+
+    def _check_kept(self, points: Sequence[Endpoint]) -> None:
+        """Raises PlanError for an endpoint among frames that are cut."""
+        for point in points[1:] if self.kept else ():
+            last = self.geometry.pixel_frames(point.frame + 1)  # the frame after its own
+            if last <= self.kept[0] or last - self.geometry.temporal >= self.kept[1]:
+                num = self.kept[1] - self.kept[0]
+                raise PlanError(f"Endpoints lie among the {num} frames that are kept; got one at {point}. Move it.")
 
     def _check_order(self) -> None:
         if self.num_lat_frames < 2 and self.start:
@@ -196,14 +215,27 @@ class PlanRequest:
             )
 
 
-def lat_frames_for(seconds: float, fps: float, schedule: Schedule, geometry: Geometry = RELEASED) -> int:
-    """Latent frames of the nearest whole number of sections, start frame included. Raises PlanError."""
-    if not 0 < fps <= MAX_FPS:
-        raise PlanError(f"The frame rate is above 0, at most {MAX_FPS} fps; got {quoted(fps)}. Try 30.")
-    most = (MAX_LAT_FRAMES - 1) // schedule.generate
-    longest = most * geometry.section_frames(schedule.generate) / fps
-    if not 0 < seconds <= longest:
-        raise PlanError(
-            f"The length is above 0, at most {math.floor(longest)} s at {fps:g} fps; got {quoted(seconds)} s. Try 5."
-        )
-    return 1 + min(geometry.num_sections(seconds, fps, schedule.generate), most) * schedule.generate
+def length_of(seconds: float, fps: float, *, schedule: Schedule, exact: bool, **options: Any) -> Length:
+    """The generated part's length by the fields of a request. Raises PlanError."""
+    extend, geometry = options.get("extend"), options.get("geometry", RELEASED)
+    ends = Ends(
+        begins=beginning(options.get("start", True), options.get("no_start", "section"), extend),
+        backwards=extend is not None and extend.direction == "backwards",
+        end_image=options.get("end", False),
+    )
+    return (exact_length if exact else whole_length)(seconds, fps, schedule.generate, ends, geometry)
+
+
+def _frames_of(extend: Extension | None, geometry: Geometry) -> int:
+    """Frames that an extended video adds to the generated ones."""
+    if extend is None:
+        return 0
+    num = extend.num_lat_frames
+    return geometry.pixel_frames(num) if extend.direction == "forwards" else geometry.temporal * num
+
+
+def _moved(point: Endpoint, fps: float, cut: int, geometry: Geometry) -> Endpoint:
+    """An endpoint in a video whose first frames are cut."""
+    if point.seconds is None:
+        return point
+    return replace(point, frame=-(-(round(point.seconds * fps) + cut) // geometry.temporal))

@@ -42,6 +42,7 @@ def plan_video(request: PlanRequest, poll: Poll = lambda: None) -> Plan:
         width=request.width,
         geometry=request.geometry,
         importance=request.importance,
+        kept=request.kept,
     )
     plan.check()
     return plan

@@ -30,13 +30,14 @@ from .sampling import (
 from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
-from .vaes import CLIPS, check_vae, geometry_of
+from .vaes import CLIPS, KEPT, check_vae, geometry_of
 from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
 
 __all__ = [
     "AUTO",
     "CLIPS",
+    "KEPT",
     "DTYPES",
     "affine",
     "condition",

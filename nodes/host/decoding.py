@@ -6,7 +6,7 @@ sections if each decodes on its own; without them the video is one clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -23,18 +23,41 @@ def num_frames(vae: Any, latents: Tensor, clips: Sequence[int] | None = None) ->
     return sum(map(geometry_of(vae).pixel_frames, clips or [latents.shape[2]]))
 
 
-def decoded(vae: Any, latents: Tensor, grid: str = AUTO, clips: Sequence[int] | None = None) -> Tensor:
-    """All frames ``b n h w c`` of latents ``b c t h w``. Under auto, one tile holds a whole clip if that fits."""
+def decoded(
+    vae: Any,
+    latents: Tensor,
+    grid: str = AUTO,
+    clips: Sequence[int] | None = None,
+    *,
+    kept: Sequence[int] | None = None,
+) -> Tensor:
+    """All frames ``b n h w c`` of latents ``b c t h w``, or those from kept[0] up to kept[1].
+
+    Under auto, one tile holds a whole clip if that fits.
+    """
     check_latents(vae, latents, clips)
     factor = geometry_of(vae).spatial
     size = (factor * latents.shape[3], factor * latents.shape[4])
-    images = torch.empty(len(latents), num_frames(vae, latents, clips), *size, 3, device=vae.output_device)
+    first, stop = kept or (0, num_frames(vae, latents, clips))
+    images = torch.empty(len(latents), stop - first, *size, 3, device=vae.output_device)
     for image, latent in zip(images, latents.split(1), strict=True):
         at = 0
-        for frames in decode_stream(vae, latent, grid, clips, whole=True):
+        for frames in within(decode_stream(vae, latent, grid, clips, whole=True), first, stop):
             image[at : at + len(frames)] = frames
             at += len(frames)
     return images
+
+
+def within(stream: Iterable[Tensor], first: int, stop: int) -> Iterator[Tensor]:
+    """The frames ``n h w c`` of a stream from `first` up to `stop`; it is read no further."""
+    at = 0
+    for frames in stream:
+        wanted = frames[max(first - at, 0) : max(stop - at, 0)]
+        if len(wanted):
+            yield wanted
+        at += len(frames)
+        if at >= stop:
+            return
 
 
 def decode_stream(

@@ -11,6 +11,7 @@ from ...framepack.errors import FramePackError, LatentSizeError
 from ...framepack.units import Geometry
 
 CLIPS = "framepack_clips"  # where a LATENT holds the lengths of the clips that decode on their own, if there are any
+KEPT = "framepack_kept"  # and the decoded frames that make up the video, if its length is exact
 
 
 def geometry_of(vae: Any) -> Geometry:

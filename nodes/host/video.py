@@ -22,7 +22,7 @@ from comfy_api.latest import Input, InputImpl, Types
 from torch import Tensor
 
 from ...framepack.errors import LatentSizeError
-from .decoding import decode_stream, num_frames
+from .decoding import decode_stream, num_frames, within
 from .frame_streams import AUTO
 from .vaes import check_latents, geometry_of
 
@@ -69,14 +69,7 @@ class StreamedVideo(Input.Video):
 
     def frames(self) -> Iterator[Tensor]:
         """Frames ``n h w c``, some at a time; what lies before the first is decoded and left out."""
-        at = 0
-        for frames in decode_stream(self.vae, self.latents, self.grid, self.clips):
-            wanted = frames[max(self.first - at, 0) : max(self.stop - at, 0)]
-            if len(wanted):
-                yield wanted
-            at += len(frames)
-            if at >= self.stop:
-                return
+        return within(decode_stream(self.vae, self.latents, self.grid, self.clips), self.first, self.stop)
 
     def get_components(self) -> Any:
         """All frames at once, for nodes that need them."""
