@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import comfy.sd
@@ -88,4 +89,21 @@ class CheckMemory:
         return {}
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (CheckText, CheckVAE, CheckMemory)}
+class CheckWithoutAside:
+    """Models that the pack loads from now on hide no layer from the host."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "change", "checks", True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:  # noqa: N802 - the host's name
+        """None."""
+        return {"required": {}}
+
+    def change(self) -> dict:
+        """Replace the function of the pack that puts layers aside."""
+        (loading,) = (module for name, module in sys.modules.items() if name.endswith("nodes.host.loading"))
+        loading.set_aside = lambda dit: None
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (CheckText, CheckVAE, CheckMemory, CheckWithoutAside)}
