@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 
 MAX_MESSAGE = 2000  # characters
@@ -40,9 +41,29 @@ def quoted(value: object) -> str:
 class ScheduleError(FramePackError):
     """A schedule string that is not valid; the message has a caret under the fault."""
 
+    what = "schedule"
+
     def __init__(self, text: str, at: int, fault: str, remedy: str):
         self.text, self.at, self.fault, self.remedy = text, at, fault, remedy
         super().__init__(f"{fault}\n  {_window(text, at)}\n{remedy}")
+
+    @property
+    def marked(self) -> str:
+        """The message for a proportional font: no caret, the character at fault stands between » and « in the text."""
+        first, part = _part(self.text, self.at)
+        at, end = self.at - first, self.end - first
+        return f"{self.what} {part[:at]}»{part[at:end] or '…'}«{part[end:]}: {self.fault} {self.remedy}"
+
+    @property
+    def end(self) -> int:
+        """Where the word or the number at fault ends."""
+        return self.at + len(re.match(r"[a-zA-Z]+|[0-9]+|.?", self.text[self.at :], re.DOTALL)[0])
+
+
+class RateError(ScheduleError):
+    """A compression rate that no schedule has."""
+
+    what = "rate"
 
 
 class PlanError(FramePackError):
@@ -77,8 +98,13 @@ class TooLittleMemoryError(FramePackError):
     """A plan that needs more memory than is available; the message says what would fit."""
 
 
-def _window(text: str, at: int, width: int = 72) -> str:
-    """The part of the text around the fault on one line, with a caret under it on the next."""
+def _part(text: str, at: int, width: int = 72) -> tuple[int, str]:
+    """The part of the text around the fault on one line, and where in the text it begins."""
     first = max(0, min(at - width // 2, len(text) - width))
-    part = "".join(c if c.isprintable() else "?" for c in text[first : first + width])
+    return first, "".join(c if c.isprintable() else "?" for c in text[first : first + width])
+
+
+def _window(text: str, at: int) -> str:
+    """The part of the text around the fault, with a caret under it on the next line."""
+    first, part = _part(text, at)
     return f"{part}\n  {' ' * (at - first)}^"

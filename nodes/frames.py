@@ -38,7 +38,7 @@ class FramePackVAECheck(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, vae: Any) -> io.NodeOutput:
         """Compare their geometry. Raises FramePackError."""
-        host.check_vae(vae, host.geometry(model))
+        host.check_vae(vae, host.geometry(model), host.latent_format(model))
         return io.NodeOutput()
 
 

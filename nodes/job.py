@@ -93,7 +93,7 @@ class FramePackJob(io.ComfyNode):
 def _job(plan: Plan, part: PlanSlice, inputs: SectionInputs, values: dict[str, Any]) -> JobFile:
     fmt, (scale, shift) = host.latent_format(inputs.model), host.affine(inputs.model)
     slots = slot_latents(part, values)
-    check_channels(slots.values(), fmt.latent_channels)
+    check_channels(slots.values(), fmt)
 
     def condition(conditioning: list) -> dict[str, Any]:
         return host.condition(inputs.model, conditioning, inputs.clip_vision_output, inputs.guidance)

@@ -31,7 +31,7 @@ class LiveError(FramePackError):
 
 
 class UpstreamError(LiveError):
-    """A fault of another node, which shows it."""
+    """What is lacking is not this node's: a link, or another node without a fault, which shows its own."""
 
 
 def live(request: Any) -> Drawing:
@@ -58,6 +58,8 @@ def _inputs(node: type[io.ComfyNode], given: Mapping[str, Any], depth: int) -> d
     inputs = {}
     for known in node.define_schema().inputs:
         value, widget = given.get(known.id), isinstance(known, io.WidgetInput)
+        if known.id in getattr(node, "UNSEEN", ()):
+            continue
         if isinstance(value, Mapping) and not (widget and value.get("node") not in SOURCES):
             inputs[known.id] = _value(known.id, value, depth)
         elif known.id in given and not isinstance(value, Mapping):
@@ -65,7 +67,7 @@ def _inputs(node: type[io.ComfyNode], given: Mapping[str, Any], depth: int) -> d
         elif widget:
             inputs[known.id] = known.default
         elif not known.optional:
-            raise LiveError(f"Connect {known.id} to see the picture.")
+            raise UpstreamError(f"Connect {known.id} to see the picture.")
     check_inputs(node, inputs)
     return inputs
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..framepack.errors import FramePackError, LatentSizeError
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.request import VIDEO
+from . import host
 from .section_inputs import SLOT_INPUTS
 from .several import clip_of, images_of
 
@@ -50,12 +51,13 @@ def slot_latents(part: PlanSlice, values: Mapping[str, Any]) -> dict[str, Tensor
     return {slot: _slot(slot, part, values) for slot in part.slots}
 
 
-def check_channels(latents: Iterable[Tensor], expected: int) -> None:
+def check_channels(latents: Iterable[Tensor], latent_format: Any) -> None:
     """Raises LatentSizeError for another model's latents."""
+    expected = latent_format.latent_channels
     if strange := {latent.shape[1] for latent in latents} - {expected}:
         raise LatentSizeError(
-            f"An image's latent must have {expected} channels for this model; got {min(strange)}. Encode the images "
-            "with the model's own VAE."
+            f"The wrong VAE encoded an image: this model needs {expected} channels; got {min(strange)}. Connect "
+            f"VAEEncode to {host.needed_vae(latent_format)}."
         )
 
 

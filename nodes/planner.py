@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..framepack.errors import PlanError
+from ..framepack.errors import LatentSizeError, PlanError
 from ..framepack.pictures.plan_picture import draw_plan
 from ..framepack.planning.gaps import Gap
 from ..framepack.planning.orders import order_of
@@ -27,10 +27,13 @@ log = logging.getLogger(__name__)
 
 MAX_SECTION = 64  # latent frames
 MAKE_IT, ZERO_LATENT = "make it", "zero latent"
+_SIDE = "Pixels, a multiple of 16. Ignored if start_latent or video_latent is connected: the video has that size."
 
 
 class EndpointPlanner(io.ComfyNode):
     """Plans which sections are generated, in which order, and the history that each one sees."""
+
+    UNSEEN = ("start_latent",)  # the picture needs none of it while the node is edited
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -62,7 +65,8 @@ class EndpointPlanner(io.ComfyNode):
         plan = plan_of(host.poll, **inputs)
         if warning := _warning(plan):
             log.warning("%s", warning)
-        return io.NodeOutput(plan.to_json(), ui=preview(*_drawing(plan, inputs, host.poll)))
+        picture, text = _drawing(plan, inputs, host.poll)
+        return io.NodeOutput(plan.to_json(), ui=preview(picture, f"{text}, {plan.width}x{plan.height} pixels"))
 
 
 def _warning(plan: Plan) -> str | None:
@@ -102,8 +106,8 @@ def _video_inputs() -> list[io.Input]:
             "extended.",
         ),
         io.Float.Input("fps", default=30.0, min=1.0, max=float(MAX_FPS), step=1.0, tooltip="Frames per second."),
-        io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
-        io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels, a multiple of 16."),
+        io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip=_SIDE),
+        io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip=_SIDE),
     ]
 
 
@@ -199,6 +203,12 @@ def _order_inputs() -> list[io.Input]:
             tooltip="Make the video exactly as long as seconds says: sections are rounded up and frames beyond the "
             "length are cut at the free end. Off: whole sections.",
         ),
+        io.Latent.Input(
+            "start_latent",
+            optional=True,
+            tooltip="The start image through VAEEncode: the video has its width and height. Leave it free for a list "
+            "of start images, and take width and height from FramePack Resolution.",
+        ),
     ]
 
 
@@ -223,6 +233,7 @@ def _fields(
     halve_gaps: bool = False,
     extend: Direction = "forwards",
     video_latent: dict[str, Any] | None = None,
+    start_latent: dict[str, Any] | None = None,
     model: Any = None,
     exact_length: bool = False,
     **others: Any,
@@ -231,14 +242,16 @@ def _fields(
     parsed, geometry = parse(schedule), RELEASED if model is None else host.geometry(model)
     if section_length:
         parsed = replace(parsed, generate=section_length)
+    image = start_latent or video_latent
+    width, height = (others["width"], others["height"]) if image is None else _size(image, geometry)
     return {
         "schedule": parsed,
         "exact": exact_length,
         "start": start_image,
         "end": end_image,
         "gap": None if gap == "auto" else gap,
-        "height": others["height"],
-        "width": others["width"],
+        "height": height,
+        "width": width,
         "no_start": "section" if without_start == MAKE_IT else "zero",
         "endpoints": tuple(_endpoint(point, fps, geometry) for point in points_of(endpoints)),
         "order": "halved" if halve_gaps else None,
@@ -251,6 +264,18 @@ def _length(latent: dict[str, Any]) -> int:
     """Latent frames of a LATENT; a picture's has no axis of time."""
     samples = latent["samples"]
     return samples.shape[2] if samples.ndim == 5 else 1
+
+
+def _size(latent: dict[str, Any], geometry: Geometry) -> tuple[int, int]:
+    """Width and height in pixels of a LATENT's video. Raises LatentSizeError where it has other channels."""
+    samples = latent["samples"]
+    if samples.shape[1] != geometry.channels:
+        raise LatentSizeError(
+            f"The wrong VAE encoded the image: latents have {geometry.channels} channels; got {samples.shape[1]}. "
+            "Connect VAEEncode to the VAE that the model was trained with."
+        )
+    height, width = samples.shape[-2:]
+    return width * geometry.spatial, height * geometry.spatial
 
 
 def _endpoint(point: dict[str, Any], fps: float, geometry: Geometry) -> Endpoint:

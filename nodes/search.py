@@ -8,6 +8,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import host
+from .page import shown
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackLoadModel": ("hunyuan", "hunyuanvideo", "wan", "f1", "checkpoint", "long video"),
@@ -34,7 +35,7 @@ def findable(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node with its words for the search; a node that only a run places is left out of the search."""
 
     def define_schema(cls: type) -> io.Schema:
-        schema = node.define_schema()
+        schema = shown(node.define_schema())
         words = ALIASES.get(schema.node_id)
         return host.hidden(schema) if words is None else host.searched(schema, words)
 

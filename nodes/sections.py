@@ -60,7 +60,7 @@ class FramePackSections(io.ComfyNode):
         _check(inputs.model, sliced)
         fmt, sampler = host.latent_format(inputs.model), _sampler(inputs, sliced, values)
         known = known_latents(sliced, values)
-        check_channels(known.values(), fmt.latent_channels)
+        check_channels(known.values(), fmt)
         progress, raw, shown = host.PlanProgress(inputs.model), {}, {}
         for section, made in sample_sections(
             sliced.sections,

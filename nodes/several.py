@@ -46,6 +46,7 @@ class FramePackStarts(io.ComfyNode):
         found = [latent for held in latents for latent in images_of(held, "start_latent")]
         for i, batch in enumerate(pixels):
             coder = vae[min(i, len(vae) - 1)]
+            host.geometry_of(coder)  # a VAE for images fails in words that say nothing
             found += [coder.encode(image[None, :, :, :3]) for image in batch]
         return io.NodeOutput([{"samples": latent} for latent in found])
 

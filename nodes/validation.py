@@ -10,7 +10,8 @@ default that passes, which stands for an input that is linked or left out. It ra
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -19,10 +20,11 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..framepack.errors import FramePackError, quoted
+from ..framepack.errors import FramePackError, ScheduleError, quoted
 from . import host
 
 MAX_OPTIONS = 12  # options that a message lists
+FOLDERS = {"model_name": "diffusion_models", "text_encoder_name": "text_encoders", "lora_name": "loras"}
 
 
 class InputError(FramePackError):
@@ -85,19 +87,19 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     extra = _own_inputs(node)
     run = node.execute
 
-    def validate_inputs(cls: type, **values: Any) -> bool | str:
-        try:
+    def validate_inputs(cls: type, **values: Any) -> bool:
+        # Raised, not returned: the host repeats what is returned for every parameter.
+        with _on_page():
             check_inputs(node, {n: value for n, value in values.items() if value is not None})
-        except FramePackError as fault:
-            return str(fault)
         return True
 
     def execute(cls: type, **values: Any) -> io.NodeOutput:
         values = _given(node.define_schema().inputs, values, getattr(node, "TAKES", ()))
-        check_inputs(node, values)
-        return run.__func__(cls, **values)
+        with _on_page():
+            check_inputs(node, values)
+            return run.__func__(cls, **values)
 
-    # The host repeats a fault for each parameter, and checks the inputs that are none against their bounds itself.
+    # The host checks whole numbers itself, and all that is no parameter.
     trusted = [given.id for given in node.define_schema().inputs if isinstance(given, io.Combo.Input | io.Float.Input)]
     validate_inputs.__signature__ = _signature(["cls", *dict.fromkeys([*trusted, *extra])])
     methods = {"execute": classmethod(execute), "validate_inputs": classmethod(validate_inputs)}
@@ -112,6 +114,15 @@ def check_inputs(node: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
             _check(given, value)
     if own := _own_inputs(node):
         node.check(**{name: values[name] for name in own if name in values})
+
+
+@contextmanager
+def _on_page() -> Iterator[None]:
+    """Within, a fault in a schedule is raised in the words for the page, whose font is proportional."""
+    try:
+        yield
+    except ScheduleError as fault:
+        raise InputError(fault.marked) from fault
 
 
 def _own_inputs(node: type[io.ComfyNode]) -> list[str]:
@@ -141,6 +152,8 @@ def _check(given: io.Input, value: Any) -> None:
         if not (isinstance(value, list) and len(value) == 2):
             raise _error(given, value, "connected", f"Connect a {given.get_io_type()}.")
     elif isinstance(given, io.Combo.Input):
+        if value not in given.options and given.id in FOLDERS:
+            raise _missing(given, value)
         if value not in given.options:
             raise _error(given, value, _listed(given.options), _nearest(value, given))
     elif isinstance(given, io.Int.Input | io.Float.Input):
@@ -154,6 +167,14 @@ def _check(given: io.Input, value: Any) -> None:
 
 def _error(given: io.Input, value: Any, words: str, remedy: str) -> InputError:
     return InputError(f"{given.id} must be {words}; got {quoted(value)}. {remedy}".rstrip())
+
+
+def _missing(given: io.Combo.Input, value: Any) -> InputError:
+    """A file that the host does not list."""
+    there = f"choose {_listed(given.options)}" if given.options else "choose another folder of models"
+    return InputError(
+        f"{given.id}: {quoted(value)} is not in models/{FOLDERS[given.id]}. Put the file there and press R, or {there}."
+    )
 
 
 def _listed(options: Iterable[Any]) -> str:

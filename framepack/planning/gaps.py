@@ -15,6 +15,13 @@ from dataclasses import dataclass
 from ..errors import PlanError, quoted
 
 GAP_RULES = ("released", "pinned", "true", "capped:N")
+GAP_NOTES = {
+    "auto": "the schedule's own rule",
+    "released": "FramePack I2V: at most 3 sections, then 2",
+    "pinned": "FramePack F1: no gap",
+    "true": "as many positions as frames are skipped",
+    "capped:3": "at most 3 sections; write any number",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from ..errors import ScheduleError, quoted
+from ..errors import RateError, quoted
 from ..units import BASE, Kernel
 from .grammar import MAX_KERNEL, Group, Schedule
 
@@ -25,7 +25,7 @@ def term_kernel(term: int, lam: int = 2) -> Kernel:
 
 
 def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: int = 9) -> Schedule:
-    """The vanilla schedule of a rate, exact to the last term that a kernel can have. Raises ScheduleError.
+    """The vanilla schedule of a rate, exact to the last term that a kernel can have. Raises RateError.
 
     Its `rate` is the one reached.
     """
@@ -37,9 +37,7 @@ def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: in
     units = round(wanted * lam ** (num_terms - 1))  # of the last term
     if units == 0:
         least = f"1/{lam ** (num_terms - 1)}"
-        raise ScheduleError(
-            str(rate), 0, f"The smallest rate with lambda {lam} is {least}; got {rate}.", f"Try {least}."
-        )
+        raise RateError(str(rate), 0, f"The smallest rate with lambda {lam} is {least}; got {rate}.", f"Try {least}.")
     counts = _counts(units, num_terms, lam)
     groups = [
         Group(num_lat_frames=count, kernel=term_kernel(term, lam), side="past")
@@ -52,7 +50,7 @@ def schedule_of_rate(rate: float | str | Fraction, *, lam: int = 2, generate: in
 def _read(rate: float | str | Fraction, lam: int) -> Fraction:
     if not 2 <= lam <= MAX_LAMBDA:
         fault = f"Lambda is a whole number from 2 to {MAX_LAMBDA}; got {quoted(lam)}."
-        raise ScheduleError(quoted(lam), 0, fault, "Try 2.")
+        raise RateError(quoted(lam), 0, fault, "Try 2.")
     try:
         text = str(rate)
         wanted = Fraction(text) if len(text) <= 32 else None
@@ -60,7 +58,7 @@ def _read(rate: float | str | Fraction, lam: int) -> Fraction:
         wanted = None
     if wanted is None or not 0 < wanted <= MAX_RATE:
         fault = f"A rate is a number above 0, at most {MAX_RATE}; got {quoted(rate)}."
-        raise ScheduleError(quoted(rate), 0, fault, "Try 2.625.")
+        raise RateError(quoted(rate), 0, fault, "Try 2.625.")
     return wanted
 
 

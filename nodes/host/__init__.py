@@ -30,7 +30,7 @@ from .sampling import (
 from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
-from .vaes import CLIPS, KEPT, check_vae, geometry_of
+from .vaes import CLIPS, KEPT, check_vae, geometry_of, needed_vae
 from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
 
@@ -53,6 +53,7 @@ __all__ = [
     "begin_plan",
     "check_vae",
     "geometry_of",
+    "needed_vae",
     "searched",
     "section_store",
     "apply_lora",

@@ -1,8 +1,8 @@
 """The pack's one HTTP route: pictures of nodes while they are edited. It reads and writes nothing.
 
 POST /framepack/draw answers with a PNG, and a line of text in the header X-FramePack-Text, or with status 400 and JSON:
-`message`, and for a fault in a text `text` and `at`, the index of its character. Status 409 is a fault of another node,
-which shows it.
+`message`, and for a fault in a text `text`, `at` and `end`, the range of its characters. Status 409 is a fault
+of another node, which shows it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,6 @@ def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
 
 
 def _fault(fault: FramePackError) -> dict[str, Any]:
-    where = {"text": fault.text, "at": fault.at} if isinstance(fault, ScheduleError) else {}
-    brief = f"{fault.fault}. {fault.remedy}" if isinstance(fault, ScheduleError) else str(fault)
-    return {"message": brief} | where
+    if not isinstance(fault, ScheduleError):
+        return {"message": str(fault)}
+    return {"message": f"{fault.fault} {fault.remedy}", "text": fault.text, "at": fault.at, "end": fault.end}

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from types import SimpleNamespace
 
+import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
@@ -20,7 +22,7 @@ from comfy_execution.progress import get_progress_state, reset_progress_state
 from comfy_execution.utils import CurrentNodeContext, get_executing_context
 
 loading, aside = module_of("nodes.host.loading"), module_of("nodes.host.aside")
-finished = module_of("nodes.host.finished")
+finished, vaes, units = module_of("nodes.host.finished"), module_of("nodes.host.vaes"), module_of("framepack.units")
 builtin = module_of("framepack.shapes.builtin")
 DIT = builtin.ASSETS / "diffusion_models" / "framepack_shapes_dit.safetensors"
 
@@ -83,6 +85,27 @@ def check_a_node_of_an_expansion_is_shown_on_its_parent():
     assert get_progress_state().dynprompt is prompt
     assert finished.is_kept("7.0.0.section_0")
     assert not finished.is_kept("7")
+
+
+def check_a_wrong_vae_is_known_by_the_hosts_classes():
+    """Wan's and HunyuanVideo's latents have the same shape; the VAEs' classes and the formats' names differ."""
+    wan, hunyuan = comfy.latent_formats.Wan21(), comfy.latent_formats.HunyuanVideo()
+    size = {"latent_dim": 3, "latent_channels": 16, "throw_exception_if_invalid": lambda: None}
+    size |= {"temporal_compression_decode": lambda: 4, "spacial_compression_decode": lambda: 8}
+
+    def vae(dim: int) -> SimpleNamespace:
+        with torch.device("meta"):
+            return SimpleNamespace(**size, first_stage_model=WanVAE(dim=dim, z_dim=16, dim_mult=[1, 2, 4, 4]))
+
+    vaes.check_vae(vae(96), units.RELEASED, wan)
+    vaes.check_vae(vae(8), units.RELEASED, hunyuan)  # a narrow one is nobody's in particular
+    try:
+        vaes.check_vae(vae(96), units.RELEASED, hunyuan)
+    except vaes.WrongVAEError as fault:
+        assert "needs HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)" in str(fault)
+        assert "got Wan's VAE" in str(fault)
+    else:
+        raise AssertionError("a wrong VAE passed")
 
 
 if __name__ == "__main__":

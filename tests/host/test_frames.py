@@ -127,8 +127,8 @@ def test_a_wrong_vae_is_named_before_a_section_is_sampled(alive: Host, shipped: 
     inputs["vae"], inputs["seed"] = graph.add("StandInVAE", channels=4), 176 + sampled
     events, _ = asyncio.run(watched(alive.url, graph.workflow))
     fault = events[-1]["data"]
-    assert fault["exception_type"].endswith("LatentSizeError")
-    assert "got 4" in fault["exception_message"]
+    assert fault["exception_type"].endswith("WrongVAEError")
+    assert "wrong VAE" in fault["exception_message"]
     assert sections_and_frames(events) == []
 
 

@@ -63,6 +63,17 @@ def test_a_fault_in_a_schedule_names_its_character(host: Host):
     assert fault["text"][fault["at"] :] in ("dt", "_dt")
 
 
+def test_what_is_not_connected_yet_is_no_fault(host: Host):
+    status, content, _ = ask(host, {"node": "EndpointPlanner", "inputs": {}})
+    assert status == 409
+    assert "Connect schedule" in json.loads(content)["message"]
+
+
+def test_an_image_that_only_gives_its_size_is_not_needed_for_the_picture(host: Host):
+    linked = planner(start_latent={"node": "VAEEncode", "inputs": {}})
+    assert ask(host, linked) == ask(host, planner())
+
+
 def test_a_fault_of_another_node_is_left_to_that_node(host: Host):
     status, content, _ = ask(host, {"node": "EndpointPlanner", "inputs": {"schedule": history("f1k1_x")}})
     assert status == 409
@@ -77,7 +88,6 @@ def test_a_fault_of_another_node_is_left_to_that_node(host: Host):
         ([], "node"),
         ({"node": "LoadImage", "inputs": {}}, "LoadImage"),
         ({"node": ["PackHistory"], "inputs": {}}, "node"),
-        ({"node": "EndpointPlanner", "inputs": {}}, "schedule"),
         (planner(seconds=-1), "seconds"),
         (planner(seconds="long"), "seconds"),
         (planner(gap="nonsense"), "nonsense"),

@@ -60,13 +60,19 @@ def test_pack_history_shows_a_picture_and_the_token_counts(alive: Host, graph: G
 
 
 BAD = {
-    "a bad schedule": ({("PackHistory", "schedule"): "f1k1_x_g9_f1k0"}, ["PackHistory", "got 0", "^"]),
+    "a bad schedule": (
+        {("PackHistory", "schedule"): "f1k1_x_g9_f1k0"},
+        ["PackHistory", "got 0", "_f1k»0«"],
+    ),
     "a length of 0": ({("EndpointPlanner", "seconds"): 0}, ["EndpointPlanner", "seconds", "0.1"]),
     "ten hours": ({("EndpointPlanner", "seconds"): 36_000.0}, ["EndpointPlanner", "seconds", "1200"]),
     "a size off the unit": ({("EndpointPlanner", "width"): 70}, ["EndpointPlanner", "70", "multiple of 16"]),
     "another size than the image's": ({("EndpointPlanner", "width"): 96}, ["start_latent", "64x64", "96x64"]),
     "an unknown gap": ({("EndpointPlanner", "gap"): "far"}, ["EndpointPlanner", "far", "capped:N"]),
-    "no such model": ({("FramePackLoadModel", "model_name"): "gone.safetensors"}, ["FramePackLoadModel", "gone"]),
+    "no such model": (
+        {("FramePackLoadModel", "model_name"): "gone.safetensors"},
+        ["FramePackLoadModel", "models/diff"],
+    ),
 }
 
 

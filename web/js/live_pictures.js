@@ -83,13 +83,13 @@ class LivePicture {
   }
 
   // A fault of this node is its own; one of another node only waits.
-  fail({ message, text, at }, own) {
+  fail({ message, text, at, end }, own) {
     this.line.replaceChildren();
     if (text !== undefined) {
       const line = element("div", { font: "12px monospace", overflowWrap: "anywhere" }, this.line);
       const fault = element("mark", { background: "#c33", color: "#fff" });
-      fault.textContent = text.slice(at, at + 1) || "…";
-      line.append(text.slice(0, at), fault, text.slice(at + 1));
+      fault.textContent = text.slice(at, end) || "…";
+      line.append(text.slice(0, at), fault, text.slice(end));
     }
     element("div", { color: own ? "#f77" : "inherit", whiteSpace: "pre-wrap" }, this.line).textContent = message;
     this.mark(own);
