@@ -40,7 +40,7 @@ def needed_vae(latent_format: Any) -> str:
 
 
 def _kind(vae: Any) -> str:
-    return type(getattr(vae, "first_stage_model", vae)).__name__
+    return type(vae.first_stage_model).__name__
 
 
 def _known_as(vae: Any) -> str:
