@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from .errors import SamplingError
-from .packing.history import ContextGroup, gather
+from .packing.history import ContextGroup
+from .packing.seeing import Late, Seen, Turning, View
+from .packing.treatment import UNTREATED, Treatment
 from .planning.plan import Plan
 from .planning.section import Section
 from .sampling.guidance import UNGUIDED, Guidance, sees
@@ -29,7 +31,10 @@ Timeline = Mapping[int | str, Tensor]  # latents ``b c 1 h w`` by latent frame o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that one section, number `index` of its plan, is sampled from. `seed` is for samplers that draw noise too."""
+    """All that one section, number `index` of its plan, is sampled from. `seed` is for samplers that draw noise too.
+
+    With `late`, `history` is for the first steps.
+    """
 
     section: Section
     index: int
@@ -37,6 +42,7 @@ class Job:
     noise: Tensor  # b c t h w
     sigmas: Tensor
     history: list[ContextGroup]
+    late: Late | None = None
 
 
 class Sampler(Protocol):
@@ -100,11 +106,18 @@ class SolverSampler:
     @torch.no_grad()
     def sample(self, job: Job, step: Callback | None) -> Tensor:
         """The solver's result from the job's noise."""
-        seen = sees(job.history)
-        given = {"prompt": job.section.prompt, "positions": job.section.positions, "history": job.history}
+        seen, turning = sees(job.history), Turning(job.history, job.late, job.sigmas)
+        given = {"prompt": job.section.prompt, "positions": job.section.positions}
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.guidance.guided(float(sigma), seen, lambda passes: self.denoiser(x, sigma, passes, **given))
+            turning.turns(float(sigma))
+            history = turning.history
+            v = self.guidance.guided(
+                float(sigma), seen, lambda passes: self.denoiser(x, sigma, passes, history=history, **given)
+            )
+            if turning.late:
+                turning.saw(x - sigma * v)
+            return v
 
         return self.solver(velocity, job.noise, job.sigmas, step)
 
@@ -115,23 +128,33 @@ class SolverSampler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The seed, and the noise levels: given, or the model's own for so many steps; `patch` is a patch's side."""
+    """The seed, and the noise levels: given, or the model's own for so many steps; `patch` is a patch's side.
+
+    `treatment` is what is done to history, with a codebook in normalised latents. `item` is the place of one video in
+    a batch, and the batch's size, where it is sampled apart from the others but with the noise that it has among them.
+    """
 
     seed: int = 0
     steps: int = 25
     sigmas: Tensor | None = None
     patch: int = RELEASED.patch
+    treatment: Treatment = UNTREATED
+    item: tuple[int, int] | None = None
 
-    def job(
-        self, section: Section, index: int, history: list[ContextGroup], like: Tensor, drawn: Sequence[int] | None
-    ) -> Job:
+    def job(self, seen: Seen, index: int, like: Tensor, drawn: Sequence[int] | None) -> Job:
         """A section's job; `like` states batch, channels and grid, `drawn` is as a slice's."""
-        shape = (*like.shape[:2], section.num_lat_frames, *like.shape[3:])
+        section, (place, batch) = seen.section, self.item or (0, len(like))
+        shape = (batch, like.shape[1], section.num_lat_frames, *like.shape[3:])
         noise = section_noise(self.seed, index, shape) if drawn is None else noise_in_turn(self.seed, drawn, shape)
-        sigmas = self.sigmas
+        noise, sigmas = noise[place : place + len(like)], self.sigmas
         if sigmas is None:
             sigmas = flow_sigmas(self.steps, BASE.num_tokens(section.num_lat_frames, *like.shape[3:], self.patch))
-        return Job(section=section, index=index, seed=self.seed, noise=noise, sigmas=sigmas, history=history)
+        how = {"history": seen.history, "late": seen.late}
+        return Job(section=section, index=index, seed=self.seed, noise=noise, sigmas=sigmas, **how)
+
+    def view(self, timeline: Timeline, like: Tensor, index: int) -> View:
+        """How a section, number `index` of its plan, sees a timeline of normalised latents."""
+        return View(timeline=timeline, like=like, index=index, seed=self.seed, treatment=self.treatment)
 
 
 def sample_sections(
@@ -153,13 +176,14 @@ def sample_sections(
     """
     turns = None if drawn is None else list(drawn)
 
-    def sample(section: Section, history: list[ContextGroup], index: int) -> Tensor:
-        job = settings.job(section, index, history, like, turns)
+    known = dict(timeline)
+    for index, section in enumerate(sections, first):
+        job = settings.job(settings.view(known, like, index).seen(section), index, like, turns)
         if turns is not None:
             turns.append(section.num_lat_frames)
-        return finished(job, sampler, store, progress or Quiet())
-
-    return run_sections(sections, timeline, sample, like=like, first=first, normalised=sampler.normalised)
+        made = finished(job, sampler, store, progress or Quiet())
+        known |= by_frame(section, sampler.normalised(made))
+        yield section, made
 
 
 def finished(job: Job, sampler: Sampler, store: SectionStore | None, progress: Progress) -> Tensor:
@@ -191,20 +215,23 @@ def generate(
     return whole(plan, anchors, sample_sections(plan.sections, timeline, sampler, settings, **how))
 
 
+def by_frame(section: Section, made: Tensor) -> dict[int | str, Tensor]:
+    """A section's latents ``b c t h w`` as ``b c 1 h w`` by latent frame."""
+    return {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
+
+
 def run_sections(
-    sections: Iterable[Section],
-    timeline: Timeline,
-    sample: Sample,
-    *,
-    like: Tensor,
-    first: int = 0,
-    normalised: Callable[[Tensor], Tensor] = lambda latents: latents,
+    sections: Iterable[Section], timeline: Timeline, sample: Sample, like: Tensor
 ) -> Iterator[tuple[Section, Tensor]]:
-    """Each section with the latents that `sample` gives for its context; they are context of the sections after it."""
+    """Each section with the latents that `sample` gives for its context; they are context of the sections after it.
+
+    A history that is chosen by the section's first steps is the nearest in time here.
+    """
     known = dict(timeline)
-    for index, section in enumerate(sections, first):
-        made = sample(section, gather(section, known, like), index)
-        known |= {frame: normalised(made[:, :, i : i + 1]) for i, frame in enumerate(section.made)}
+    for index, section in enumerate(sections):
+        seen = View(timeline=known, like=like).seen(section)
+        made = sample(seen.section, seen.history, index)
+        known |= by_frame(section, made)
         yield section, made
 
 
@@ -213,14 +240,14 @@ def run_plan(plan: Plan, anchors: Timeline, sample: Sample, like: Tensor) -> Ten
 
     `anchors` holds latents ``b c 1 h w`` by frame or slot; `like` states batch, channels and grid.
     """
-    return whole(plan, anchors, run_sections(plan.sections, anchors, sample, like=like))
+    return whole(plan, anchors, run_sections(plan.sections, anchors, sample, like))
 
 
 def whole(plan: Plan, anchors: Timeline, finished: Iterable[tuple[Section, Tensor]]) -> Tensor:
     """Anchors and finished sections in order of time, ``b c t h w``."""
     frames = dict(anchors)
     for section, made in finished:
-        frames |= {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
+        frames |= by_frame(section, made)
     return torch.cat([frames[frame] for frame in range(plan.num_lat_frames)], 2)
 
 

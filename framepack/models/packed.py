@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from inspect import signature
 from math import ceil, prod
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import LatentSizeError
+from ..errors import FramePackError, LatentSizeError
 from ..nn.attention import Attention
 from ..nn.layers import Modulation
 from ..nn.rope import Phases, Rope
@@ -25,6 +26,14 @@ from ..packing.history import ContextGroup
 from ..units import BASE, Geometry, Kernel
 from .memo import NOTHING_KEPT, Constants
 from .running import Run
+
+
+def check_causal(dit: nn.Module) -> None:
+    """Raises FramePackError for a backbone whose history cannot be causal."""
+    if "causal_history" not in signature(type(dit).forward).parameters:
+        raise FramePackError(
+            f"Causal history is not available for {type(dit).__name__}. Turn it off, or use HunyuanVideo or Wan."
+        )
 
 
 class PackedSpec(Protocol):
@@ -98,11 +107,15 @@ class PackedDiT(nn.Module):
             )
         x = pad_to(x, self.spec.geometry.latents(BASE))
         section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
-        shape = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
+        shape = self.past_key(history)
         before = constants.keep("history", shape, [g.latents for g in history], lambda: self.packed(history), 2)
         place = (tuple(positions), x.shape[3:], shape, x.device)
         phases = constants.keep("phases", place, (), lambda: self.phases(x, positions, history).to(x.device))
         return torch.cat([*before, section], 1), phases
+
+    def past_key(self, history: Sequence[ContextGroup]) -> tuple[Any, ...]:
+        """What determines the tokens and phases of a history beside its latents."""
+        return tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
 
     def packed(self, history: Sequence[ContextGroup]) -> list[Tensor]:
         """The tokens of each group, ``b l d``."""

@@ -9,8 +9,8 @@ Dims: b batch, c channels, t h w latent grid, n pixels, k centroids. Latents are
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -62,6 +62,11 @@ class Codebook:
         b, _, t, h, w = latents.shape
         nearest = rearrange(nearest, "(b t h w) c -> b c t h w", b=b, t=t, h=h, w=w)
         return nearest.to(latents) if strength == 1 else torch.lerp(latents, nearest.to(latents), strength)
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Codebook:
+        """The same centroids after a function of latents ``1 c 1 1 k``, such as a model's normalisation."""
+        latents = self.centroids.T[None, :, None, None]
+        return replace(self, centroids=function(latents)[0, :, 0, 0].T.contiguous())
 
     def save(self, path: Path) -> None:
         """Write a safetensors file. Raises CodebookError where a file is already."""

@@ -25,6 +25,7 @@ class Importance:
     """A strategy; a plan records its `name`."""
 
     name: str
+    looks = False  # does it look at latents, and so choose when a section is sampled?
 
     def fill(self, side: Side, groups: Sequence[Group], known: range) -> Filled:
         """Frames of `known` for the groups of a side, given in video time; None for slots that no frame fills."""
@@ -43,6 +44,18 @@ class ByTime(Importance):
         return Filled(groups=side_by_side(groups, start, known), rest=rest)
 
 
+class Similarity(ByTime):
+    """The frames most alike to what is about to be generated (paper v3, equation 3); the nearest until it is known."""
+
+    name, looks = "similarity", True
+
+
+class Hybrid(Similarity):
+    """Likeness and nearness in time together (paper v3, equation 5)."""
+
+    name = "hybrid"
+
+
 def side_by_side(groups: Iterable[Group], frame: int, known: range) -> tuple[Sequence[Frame], ...]:
     """Neighbouring frames from a frame on; None for those that are not known, such as frame -1, a zero latent."""
     first, stop, found = max(known.start, 0), known.stop, []
@@ -59,4 +72,4 @@ def length(groups: Iterable[Group]) -> int:
     return sum(group.num_lat_frames for group in groups)
 
 
-IMPORTANCE = {strategy.name: strategy for strategy in (ByTime(),)}
+IMPORTANCE = {strategy.name: strategy for strategy in (ByTime(), Similarity(), Hybrid())}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..schedule.grammar import Group, Schedule
 from ..schedule.tails import TAILS
+from .choice import Choice, Choosing
 from .gaps import Gap
 from .importance import IMPORTANCE, ByTime, Importance, length, side_by_side
 from .section import Context, Frame, Section
@@ -38,6 +39,7 @@ class Layout:
     schedule: Schedule
     gap: Gap
     importance: Importance = IMPORTANCE[ByTime.name]
+    choosing: Choosing | None = None
 
     def section(
         self,
@@ -70,7 +72,19 @@ class Layout:
         )
         starts = zip((start, there), makes, strict=False)
         positions = tuple(at + i for at, (begin, stop) in starts for i in range(stop - begin))
-        return Section(makes=makes, positions=positions, context=context)
+        choice = self._choice(bool(seen.behind), past, future)
+        return Section(makes=makes, positions=positions, context=context, choice=choice)
+
+    def _choice(self, tail_first: bool, past: range, future: range) -> Choice | None:
+        """What fills the groups right before or right after the section, where that is chosen later."""
+        schedule = self.schedule
+        first = tail_first + len(schedule.far_past)
+        if self.choosing is None or not (schedule.past or schedule.future):
+            return None
+        if schedule.future:
+            slots = range(first, first + len(schedule.future))
+            return self.choosing.over("future", slots, future, schedule.generate)
+        return self.choosing.over("past", range(first, first + len(schedule.past))[::-1], past, schedule.generate)
 
     def _seen(self, past: range, future: range) -> _Seen:
         """Fill every slot. Beyond a skip stand the oldest frames, but in an inverted order the nearest."""

@@ -15,6 +15,7 @@ from itertools import pairwise
 from ..errors import FramePackError, quoted
 from .plan import Plan, Section
 from .prompts import Blend, Prompt, checked
+from .references import with_references
 from .timecodes import COLONS, TimecodeError, read_span
 
 MAX_LINES = 500
@@ -181,7 +182,8 @@ def with_prompts(
         middle = plan.geometry.temporal * (start + stop - 1) / 2 / fps - begins
         return section.prompt or blended_at(stretches, middle, blend)
 
-    return replace(plan, sections=tuple(replace(s, prompt=prompt_of(s)) for s in plan.sections))
+    told = [replace(section, prompt=prompt_of(section)) for section in plan.sections]
+    return replace(plan, sections=tuple(with_references(told)))
 
 
 def blended_at(stretches: tuple[Stretch, ...], seconds: float, blend: float) -> Prompt | None:

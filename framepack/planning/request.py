@@ -14,11 +14,13 @@ from typing import Any, Literal, get_args
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Schedule
 from ..units import RELEASED, Geometry
+from .choice import FIRST_STEPS, Choosing, Estimate
 from .gaps import Gap
-from .importance import IMPORTANCE, ByTime
+from .importance import IMPORTANCE, ByTime, Hybrid
 from .layout import Layout
 from .length import MAX_FPS, Beginning, Ends, Length, exact_length, lat_frames_for, whole_length
 from .orders import ORDERS, Order, order_of
+from .pins import Pin
 from .plan import MAX_LAT_FRAMES
 
 START, END, VIDEO = "start", "end", "video"  # slots
@@ -72,10 +74,12 @@ class PlanRequest:
 
     `start`: it begins with a start image; without one, `no_start` says whether a section makes latent frame 0 or a
     zero latent stands before it. `end`: an end image is context only. `gap`: a gap rule, or None for the order's own.
-    `order`: a name of ORDERS, or None for the schedule's own; `importance`: a name of IMPORTANCE. `extend`: a finished
-    video to extend; where it is extended forwards, its own frames begin the video, whatever `start` says. `height` and
-    `width` are pixels. `geometry` is the backbone's. `kept`: the decoded frames that are kept, all if None. Raises
-    PlanError, and LatentSizeError for a size off its unit.
+    `order`: a name of ORDERS, or None for the schedule's own; `importance`: a name of IMPORTANCE; `estimate` and
+    `time_weight` (lambda of equation 5) are for those that look at latents, and `fps` for the time between frames.
+    `pins`: references that sections see whatever their importance. `extend`: a finished video to extend; where it is
+    extended forwards, its own frames begin the video, whatever `start` says. `height` and `width` are pixels.
+    `geometry` is the backbone's. `kept`: the decoded frames that are kept, all if None. Raises PlanError, and
+    LatentSizeError for a size off its unit.
     """
 
     schedule: Schedule
@@ -92,6 +96,10 @@ class PlanRequest:
     extend: Extension | None = None
     geometry: Geometry = RELEASED
     kept: tuple[int, int] | None = None
+    estimate: Estimate = FIRST_STEPS
+    time_weight: float = 1.0
+    fps: float = 30.0
+    pins: tuple[Pin, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_lat_frames <= MAX_LAT_FRAMES:
@@ -122,7 +130,7 @@ class PlanRequest:
             moved = (_moved(point, fps, length.cut, geometry) for point in options.get("endpoints", ()))
             options["endpoints"] = tuple(moved)
         num = length.num_lat_frames + (extend.num_lat_frames if extend else 0)
-        return cls(schedule=schedule, num_lat_frames=num, kept=length.kept(whole), **options)
+        return cls(schedule=schedule, num_lat_frames=num, kept=length.kept(whole), fps=fps, **options)
 
     @property
     def begins(self) -> Beginning:
@@ -140,7 +148,19 @@ class PlanRequest:
         own = order_of(self.schedule).rule
         released = self.gap == "released" and self.schedule.order == "vanilla"
         gap = own if self.gap is None or released else Gap.parse(self.gap)
-        return Layout(schedule=self.schedule, gap=gap, importance=IMPORTANCE[self.importance])
+        return Layout(schedule=self.schedule, gap=gap, importance=IMPORTANCE[self.importance], choosing=self.choosing)
+
+    @property
+    def choosing(self) -> Choosing | None:
+        """How sections choose their history; None where time alone decides it."""
+        if not (IMPORTANCE[self.importance].looks or self.pins):
+            return None
+        return Choosing(
+            by=self.importance,
+            estimate=self.estimate,
+            time_weight=self.time_weight if self.importance == Hybrid.name else 0.0,
+            seconds=self.geometry.temporal / self.fps,
+        )
 
     @property
     def there(self) -> range:

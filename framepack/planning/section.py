@@ -13,6 +13,7 @@ from ..schedule.grammar import MAX_KERNEL
 from ..schedule.tails import TAILS, tail_of
 from ..units import PATCH, Kernel
 from . import prompts
+from .choice import Choice
 from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, object_of
 
 Frame = int | str | None  # of the timeline; a slot; or no frame yet
@@ -119,13 +120,17 @@ def _read(data: object, what: str, least: int) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One sampling: the ranges it makes, their positions, its context, prompt, and the sections it needs."""
+    """One sampling: the ranges it makes, their positions, its context, prompt, and the sections it needs.
+
+    With a `choice` some of its contexts are filled when it is sampled; until then they hold the nearest frames.
+    """
 
     makes: tuple[tuple[int, int], ...]
     positions: tuple[int, ...]
     context: tuple[Context, ...] = ()
     prompt: prompts.Prompt | None = None
     needs: Sequence[int] = ()
+    choice: Choice | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", _run(self.needs))
@@ -137,6 +142,10 @@ class Section:
             raise PlanError(
                 f"A section has one position for each latent frame that it makes; got {self.num_lat_frames} frames and "
                 f"{len(self.positions)} positions."
+            )
+        if self.choice and not (self.choice.slots and max(self.choice.slots) < len(self.context)):
+            raise PlanError(
+                f"A choice fills contexts of its section, 0 to {len(self.context) - 1}; got others or none."
             )
 
     @property
@@ -151,7 +160,14 @@ class Section:
 
     @property
     def runs(self) -> Iterator[range]:
-        """The frames of the timeline that it looks at, in ranges."""
+        """The frames of the timeline that it looks at, or chooses from, in ranges."""
+        yield from self.seen
+        if self.choice:
+            yield from self.choice.runs
+
+    @property
+    def seen(self) -> Iterator[range]:
+        """The frames of the timeline in its contexts, in ranges."""
         return (run for context in self.context for run in context.known)
 
     @property
@@ -162,7 +178,8 @@ class Section:
     @property
     def slots(self) -> set[str]:
         """The slots of its context."""
-        return set().union(*(context.slots for context in self.context))
+        chosen = self.choice.images if self.choice else set()
+        return chosen.union(*(context.slots for context in self.context))
 
     @property
     def highest(self) -> int:
@@ -188,6 +205,7 @@ class Section:
             "context": [c.to_dict() for c in self.context],
             "prompt": prompts.to_data(self.prompt),
             "needs": _written(self.needs),
+            **({"choice": self.choice.to_dict()} if self.choice else {}),
         }
 
     def to_json(self) -> str:
@@ -197,13 +215,14 @@ class Section:
     @classmethod
     def from_dict(cls, data: object) -> Section:
         """From the plan's JSON. Raises PlanError."""
-        fields = object_of(data, "A section", {"makes", "positions", "context"}, {"prompt", "needs"})
+        fields = object_of(data, "A section", {"makes", "positions", "context"}, {"prompt", "needs", "choice"})
         return cls(
             makes=tuple(map(_pair, list_of(fields["makes"], "A section's makes"))),
             positions=ints_of(fields["positions"], "A position", -MAX_POSITION),
             context=tuple(Context.from_dict(c) for c in list_of(fields["context"], "A section's context")),
             prompt=prompts.from_data(fields.get("prompt")),
             needs=_read(fields.get("needs", []), "A section's need", 0),
+            choice=None if fields.get("choice") is None else Choice.from_dict(fields["choice"]),
         )
 
 

@@ -11,7 +11,9 @@ from ..errors import PlanError
 from ..schedule.grammar import Schedule
 from .layout import Layout
 from .orders import Span
+from .pins import with_pins
 from .plan import MAX_CONTEXT_FRAMES, Anchor, Plan
+from .references import with_references
 from .request import END, START, VIDEO, Endpoint, Extension, PlanRequest, lat_frames_for
 from .section import Section, num_context_frames
 
@@ -33,11 +35,17 @@ def plan_video(request: PlanRequest, poll: Poll = lambda: None) -> Plan:
         raise PlanError(
             f"A plan generates at least one latent frame; got key frames on all {request.num_lat_frames}. Use fewer."
         )
+    if request.end:
+        sections = _with_end(sections, request.num_lat_frames)
+    anchors = _anchors(request, points)
+    if request.choosing:
+        there = {frame for anchor in anchors for frame in anchor.frames}
+        sections = with_references(with_pins(sections, request.pins, there))
     plan = Plan(
         schedule=str(request.schedule),
         num_lat_frames=request.num_lat_frames,
-        sections=_with_needs(_with_end(sections, request.num_lat_frames) if request.end else sections),
-        anchors=_anchors(request, points),
+        sections=_with_needs(sections),
+        anchors=anchors,
         height=request.height,
         width=request.width,
         geometry=request.geometry,

@@ -6,12 +6,14 @@ Dims: b batch, c channels, t h w latent grid.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models.packed import PackedDiT
+from ..models.memo import KEY, Constants, Store
+from ..models.packed import PackedDiT, check_causal
 from ..packing.history import ContextGroup
 from .guidance import ALL, HISTORY, blank
 
@@ -22,7 +24,8 @@ Condition = Mapping[str, Tensor]  # a DiT's inputs by name, such as context, y, 
 class DitDenoiser:
     """`prompts` holds a conditioning for each prompt of a plan's sections, None for those without one of their own.
 
-    `negative` is the second pass's. The DiT runs in `dtype` on `device`.
+    `negative` is the second pass's. The DiT runs in `dtype` on `device`. With `causal` history sees history only; its
+    keys and values are kept in `kept` for the section's steps. Raises FramePackError for a backbone without that mode.
     """
 
     dit: PackedDiT
@@ -30,6 +33,12 @@ class DitDenoiser:
     negative: Condition
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    causal: bool = False
+    kept: Store = field(default_factory=Store)
+
+    def __post_init__(self) -> None:
+        if self.causal:
+            check_causal(self.dit)
 
     def __call__(
         self,
@@ -59,11 +68,15 @@ class DitDenoiser:
         positions: Sequence[int],
     ) -> Tensor:
         conditions, histories = zip(*given, strict=True)
-        inputs = {name: self._placed(torch.cat([c[name] for c in conditions])) for name in conditions[0]}
+        inputs: dict[str, Any] = {
+            name: self._placed(torch.cat([c[name] for c in conditions])) for name in conditions[0]
+        }
         groups = [_stacked(parts) for parts in zip(*histories, strict=True)]
         groups = [replace(group, latents=self._placed(group.latents)) for group in groups]
         many = self._placed(x.repeat(len(given), 1, 1, 1, 1))
         levels = (sigma.expand(len(many)) * 1000).to(self.device)
+        if self.causal:
+            inputs |= {"causal_history": True, "transformer_options": {KEY: Constants(self.kept)}}
         return self.dit(many, levels, positions=positions, history=groups, **inputs).to(x)
 
     def _placed(self, tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import pipeline
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
+from ..packing.treatment import UNTREATED, Treatment
 from ..pipeline import Progress, Settings, SolverSampler
 from ..planning.plan import Plan
 from ..sampling.denoiser import DitDenoiser
@@ -58,13 +59,17 @@ class Builtin:
         )
 
     @torch.no_grad()
-    def denoiser(self, captions: list[str], told: Mapping[str, list[str]]) -> DitDenoiser:
-        """For b captions at once, and b for each prompt of a plan's own sections. The negative prompt is empty."""
+    def denoiser(self, captions: list[str], told: Mapping[str, list[str]], causal: bool = False) -> DitDenoiser:
+        """For b captions at once, and b for each prompt of a plan's own sections. The negative prompt is empty.
+
+        With `causal` history sees history only.
+        """
         said = {None: captions, **told}
         return DitDenoiser(
             dit=self.dit,
             prompts={name: self.encoded(words) for name, words in said.items()},
             negative=self.encoded([""] * len(captions)),
+            causal=causal,
         )
 
     def encoded(self, captions: list[str]) -> dict[str, Tensor]:
@@ -93,15 +98,26 @@ def generate(
     grid: int = 8,
     told: Mapping[str, list[str]] | None = None,
     progress: Progress | None = None,
+    treatment: Treatment = UNTREATED,
 ) -> Tensor:
     """Run a plan for b captions at once: normalised latents ``b c t h w``.
 
+    A plan whose history is chosen by latents runs for one caption after another, with the noise of the batch.
+
     `start` holds the raw first latents, ``b c 1 h w``, where the plan has a start anchor. Section i's noise comes
     from (seed, i). Text guidance leads away from the empty caption. `told` has b captions for each prompt of the
-    plan's own sections, by that prompt.
+    plan's own sections, by that prompt. `treatment` is what is done to history, its codebook of raw latents.
     """
-    anchors = {} if start is None else {0: model.latent_format.process_in(start)}
-    sampler = SolverSampler(denoiser=model.denoiser(captions, told or {}), guidance=guidance)
-    like = torch.empty(len(captions), model.dit.spec.in_channels, 1, grid, grid)
-    settings = Settings(seed=seed, steps=steps)
-    return pipeline.generate(plan, anchors, sampler, settings, like=like, progress=progress)
+    chooses = any(section.choice for section in plan.sections)
+    items = [slice(i, i + 1) for i in range(len(captions))] if chooses else [slice(None)]
+    treatment, made = treatment.within(model.latent_format.process_in), []
+    for some in items:
+        anchors = {} if start is None else {0: model.latent_format.process_in(start[some])}
+        said = {prompt: words[some] for prompt, words in (told or {}).items()}
+        denoiser = model.denoiser(captions[some], said, causal=treatment.causal)
+        like = torch.empty(len(captions[some]), model.dit.spec.in_channels, 1, grid, grid)
+        item = (some.start, len(captions)) if chooses else None
+        settings = Settings(seed=seed, steps=steps, treatment=treatment, item=item)
+        sampler = SolverSampler(denoiser=denoiser, guidance=guidance)
+        made.append(pipeline.generate(plan, anchors, sampler, settings, like=like, progress=progress))
+    return torch.cat(made)

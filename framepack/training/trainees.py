@@ -29,12 +29,12 @@ HIGHEST = 1000  # the timestep of noise level 1
 class Trainee(nn.Module):
     """A DiT as the loss calls it. Its parameters' names begin with ``dit.``.
 
-    A backbone without a mask for its text sees the padding, which is zero.
+    A backbone without a mask for its text sees the padding, which is zero. With `causal` history sees history only.
     """
 
-    def __init__(self, dit: nn.Module, guidance: float = 10.0):
+    def __init__(self, dit: nn.Module, guidance: float = 10.0, causal: bool = False):
         super().__init__()
-        self.dit, self.guidance = dit, guidance
+        self.dit, self.guidance, self.causal = dit, guidance, causal
         self.takes = inspect.signature(dit.forward).parameters.keys()
 
     def forward(
@@ -46,6 +46,8 @@ class Trainee(nn.Module):
             more.pop("attention_mask", None)
         if getattr(self.dit.spec, "guidance", False):
             more["guidance"] = torch.full_like(sigma, self.guidance * HIGHEST)
+        if self.causal:
+            more["causal_history"] = True
         return self.dit(x, sigma * HIGHEST, **more, positions=section.positions, history=history)
 
 
@@ -57,7 +59,7 @@ def load(model: Model) -> tuple[Trainee, Backbone]:
     file = ModelFile.open(model.path)
     if model.causal_history and "causal_history" not in inspect.signature(file.backbone.dit.forward).parameters:
         raise ConfigError(f"model.causal_history is not available for {file.backbone.name}. Set it to false.")
-    return Trainee(_filled(file, model.dtype), model.guidance), file.backbone
+    return Trainee(_filled(file, model.dtype), model.guidance, model.causal_history), file.backbone
 
 
 def dit_of(path: Path | str, dtype: torch.dtype) -> PackedDiT:

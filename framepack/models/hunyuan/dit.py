@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
 from ...nn.layers import Factory, Modulation, modulated_norm
-from ...nn.rope import unturned
+from ...nn.rope import Phases, unturned
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
 from ..memo import Constants, constants_of
 from ..packed import PackedDiT
-from ..running import Blocks, Run
+from ..running import EVERY, Blocks, Past, Run
 from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
 from .spec import HunyuanSpec
 
@@ -91,13 +91,15 @@ class HunyuanDiT(PackedDiT):
         positions: Sequence[int] | None = None,
         history: Sequence[ContextGroup] = (),
         image: Tensor | None = None,
+        causal_history: bool = False,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Velocity of a section, ``b c t h w`` like x.
 
         x noisy latents; timestep ``b`` in [0, 1000]; context ``b l text_dim`` and its mask ``b l`` (True where a
         word stands); y pooled text ``b p``; guidance ``b`` times 1000; positions ``t`` latent frame indices;
-        image ``b l image_dim``. Raises LatentSizeError where positions and frames disagree.
+        image ``b l image_dim``. With `causal_history` the history sees only itself, at timestep 0, so that its keys and
+        values are the same in every step. Raises LatentSizeError where positions and frames disagree.
         """
         options = transformer_options or {}
         timestep, guidance, constants = self.rounded(timestep, guidance, constants_of(options), x.dtype)
@@ -109,21 +111,51 @@ class HunyuanDiT(PackedDiT):
             txt = torch.cat([seen, txt], 1)
         parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
 
-        section, num = self.section(img, x), img.shape[1] + txt.shape[1]
+        section, pasts = self.section(img, x), [None] * len(self.blocks_in_order)
+        if causal_history and section.start:
+            place, seen = self.past_key(history), (*(g.latents for g in history), y, guidance)
+            before = img[:, : section.start], phases[:, : section.start], y, guidance, options
+            pasts = constants.keep("past", place, seen, lambda: self.pasts(*before))
+            img, phases = img[:, section.start :], phases[:, section.start :]
+            section = slice(0, img.shape[1])
+        num = img.shape[1] + txt.shape[1]
+        if pasts[0] is not None:
+            num += pasts[0].keys.shape[1]
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
         run = self.run(options, key_mask(mask, num), phases)
         blocks = Blocks(run, options, self.takes_runs, ("single_block", self.spec.single_blocks - 1), section)
         for i, block in enumerate(self.transformer_blocks):
             vec = [parts_of(layer) for layer in block.modulations]
-            img, txt = blocks("double_block", i, block, img=img, txt=txt, vec=vec)
-        img = torch.cat([img, txt], 1)
+            img, txt = blocks("double_block", i, block, pasts[i], img=img, txt=txt, vec=vec)
+        img, pasts = torch.cat([img, txt], 1), pasts[len(self.transformer_blocks) :]
         for i, block in enumerate(self.single_transformer_blocks):
             vec = [parts_of(layer) for layer in block.modulations]
-            img = blocks("single_block", i, block, img=img, vec=vec)
+            img = blocks("single_block", i, block, pasts[i], img=img, vec=vec)
 
         scale, shift = parts_of(self.norm_out)
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
         return self.unpatchified(out, x, "(c ph pw)")
+
+    @property
+    def blocks_in_order(self) -> list[nn.Module]:
+        """Double, then single blocks."""
+        return [*self.transformer_blocks, *self.single_transformer_blocks]
+
+    def pasts(
+        self, img: Tensor, phases: Phases, y: Tensor, guidance: Tensor | None, options: Mapping[str, Any]
+    ) -> list[Past]:
+        """Keys and values, in each block, of a history's tokens ``b l d`` that see only themselves, at timestep 0."""
+        vec = self.activated(torch.zeros(len(img), device=img.device), y, guidance)
+        run = self.run(options, phases=phases)
+        blocks, none, found = Blocks(run, options, self.takes_runs, ("", 0), EVERY), img[:, :0], []
+        for block in self.blocks_in_order:
+            tokens = {"img": img, "vec": [layer(vec) for layer in block.modulations]}
+            if getattr(block, "two_streams", False):
+                (img, _), past = blocks.kept(block, **tokens, txt=none)
+            else:
+                img, past = blocks.kept(block, **tokens)
+            found.append(past)
+        return found
 
     def rounded(
         self, timestep: Tensor, guidance: Tensor | None, constants: Constants, dtype: torch.dtype
@@ -140,8 +172,7 @@ class HunyuanDiT(PackedDiT):
     @property
     def modulations(self) -> list[Modulation]:
         """Every layer that depends on nothing but timestep, guidance and pooled text."""
-        blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
-        return [*(layer for block in blocks for layer in block.modulations), self.norm_out]
+        return [*(layer for block in self.blocks_in_order for layer in block.modulations), self.norm_out]
 
     def activated(self, timestep: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
         """What the modulations take, ``b d``."""

@@ -22,7 +22,7 @@ from ...packing.history import ContextGroup
 from ...units import BASE
 from ..memo import constants_of
 from ..packed import PackedDiT
-from ..running import Blocks, Run
+from ..running import EVERY, Blocks, Past, Run
 from .spec import WanSpec
 
 IMAGE_NORM_EPS = 1e-5
@@ -171,13 +171,15 @@ class WanDiT(PackedDiT, Table):
         positions: Sequence[int] | None = None,
         history: Sequence[ContextGroup] = (),
         image: Tensor | None = None,
+        causal_history: bool = False,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Velocity of a section, ``b out_channels t h w``.
 
         x noisy latents, with the channels of a known image or without; timestep ``b`` in [0, 1000]; context
-        ``b l text_dim``; positions ``t`` latent frame indices; image ``b l image_dim``. Raises LatentSizeError where
-        positions and frames disagree.
+        ``b l text_dim``; positions ``t`` latent frame indices; image ``b l image_dim``. With `causal_history` the
+        history sees only itself and the text, at timestep 0. Raises LatentSizeError where positions and frames
+        disagree.
         """
         options = transformer_options or {}
         constants, embedder = constants_of(options), self.condition_embedder
@@ -186,14 +188,33 @@ class WanDiT(PackedDiT, Table):
         time, vec = embedder.time(timestep, context.dtype)
         txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
 
-        section, run = self.section(img, x), self.run(options, phases=phases)
+        section, pasts = self.section(img, x), [None] * len(self.blocks)
+        if causal_history and section.start:
+            place, there = self.past_key(history), (*(g.latents for g in history), txt, seen)
+            before = img[:, : section.start], phases[:, : section.start], txt, seen, options
+            pasts = constants.keep("past", place, there, lambda: self.pasts(*before))
+            img, phases = img[:, section.start :], phases[:, section.start :]
+            section = slice(0, img.shape[1])
+        run = self.run(options, phases=phases)
         blocks = Blocks(run, options, self.takes_runs, ("double_block", self.spec.blocks - 1), section)
         for i, block in enumerate(self.blocks):
-            img = blocks("double_block", i, block, img=img, txt=txt, image=seen, vec=vec)
+            img = blocks("double_block", i, block, pasts[i], img=img, txt=txt, image=seen, vec=vec)
 
         shift, scale = self.modulation(time[:, None])
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
         return self.unpatchified(out, x, "(ph pw c)")
+
+    def pasts(
+        self, img: Tensor, phases: Phases, txt: Tensor, image: Tensor | None, options: Mapping[str, Any]
+    ) -> list[Past]:
+        """Keys and values, in each block, of a history's tokens ``b l d`` that see only themselves, at timestep 0."""
+        _, vec = self.condition_embedder.time(torch.zeros(len(img), device=img.device), txt.dtype)
+        blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, ("", 0), EVERY)
+        found = []
+        for block in self.blocks:
+            img, past = blocks.kept(block, img=img, txt=txt, image=image, vec=vec)
+            found.append(past)
+        return found
 
     @property
     def patchify(self) -> nn.Module:
