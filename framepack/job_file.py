@@ -23,7 +23,7 @@ from .planning.plan import Plan
 from .planning.prompts import Prompt, from_data, to_data
 from .sampling.denoiser import Condition
 from .sampling.guidance import UNGUIDED, Guidance
-from .sampling.solvers import SOLVERS
+from .sampling.staged import solver_named
 
 FORMAT = "framepack job 1"
 
@@ -91,8 +91,7 @@ class JobFile:
     @classmethod
     def _of(cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> JobFile:
         stated = json.loads(metadata["job"])
-        if stated["solver"] not in SOLVERS:
-            raise CheckpointError(f"The job's solver must be one of: {', '.join(SOLVERS)}; got {stated['solver']!r}.")
+        solver_named(str(stated["solver"]))  # or it is unknown
         prompts = map(from_data, stated["prompts"])
         return cls(
             plan=Plan.from_json(metadata["plan"]),

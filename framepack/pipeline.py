@@ -16,24 +16,27 @@ from .errors import SamplingError
 from .packing.history import ContextGroup
 from .packing.seeing import Late, Seen, Turning, View
 from .packing.treatment import UNTREATED, Treatment
+from .planning.outside import Outside, outside_of
 from .planning.plan import Plan
 from .planning.section import Section
+from .sampling.draws import BySection, Draws, InTurn, Levels, noised
 from .sampling.guidance import UNGUIDED, Guidance, sees
-from .sampling.sigmas import flow_sigmas
-from .sampling.solvers import Callback, Velocity, euler
+from .sampling.solvers import Callback, euler
+from .sampling.staged import own_draws, own_options, own_sigmas
 from .store.section_store import SectionStore
-from .units import BASE, RELEASED
+from .units import RELEASED
 
 Sample = Callable[[Section, list[ContextGroup], int], Tensor]
-Solver = Callable[[Velocity, Tensor, Tensor, Callback | None], Tensor]  # velocity, noise, sigmas, callback -> latents
+Solver = Callable[..., Tensor]  # velocity, latents at sigmas[0], sigmas, callback -> latents
 Timeline = Mapping[int | str, Tensor]  # latents ``b c 1 h w`` by latent frame or slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All that one section, number `index` of its plan, is sampled from. `seed` is for samplers that draw noise too.
+    """All that one section, number `index` of its plan, is sampled from.
 
-    With `late`, `history` is for the first steps.
+    `seed` is for samplers that draw noise too; `generator` is the one that drew the section's noise, and goes on. With
+    `late`, `history` is for the first steps.
     """
 
     section: Section
@@ -43,6 +46,7 @@ class Job:
     sigmas: Tensor
     history: list[ContextGroup]
     late: Late | None = None
+    generator: torch.Generator | None = None
 
 
 class Sampler(Protocol):
@@ -50,6 +54,11 @@ class Sampler(Protocol):
 
     def key(self, job: Job) -> str | None:
         """What the section is stored under; None where it cannot be."""
+        ...
+
+    @property
+    def solver(self) -> Any:
+        """The pack's solver, which may have noise levels of its own and draw noise; None for another's."""
         ...
 
     def sample(self, job: Job, step: Callback | None) -> Tensor:
@@ -119,7 +128,8 @@ class SolverSampler:
                 turning.saw(x - sigma * v)
             return v
 
-        return self.solver(velocity, job.noise, job.sigmas, step)
+        options = own_options(self.solver, job.generator, self.guidance.cfg != 1)
+        return self.solver(velocity, job.sigmas[0] * job.noise, job.sigmas, step, **options)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """As they are."""
@@ -128,10 +138,11 @@ class SolverSampler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The seed, and the noise levels: given, or the model's own for so many steps; `patch` is a patch's side.
+    """The seed, and the noise levels: given, or the solver's own for so many steps; `patch` is a patch's side.
 
     `treatment` is what is done to history, with a codebook in normalised latents. `item` is the place of one video in
     a batch, and the batch's size, where it is sampled apart from the others but with the noise that it has among them.
+    `outside_noise` is what the model gives to latents from outside, if it does.
     """
 
     seed: int = 0
@@ -140,21 +151,45 @@ class Settings:
     patch: int = RELEASED.patch
     treatment: Treatment = UNTREATED
     item: tuple[int, int] | None = None
+    outside_noise: Levels | None = None
 
-    def job(self, seen: Seen, index: int, like: Tensor, drawn: Sequence[int] | None) -> Job:
-        """A section's job; `like` states batch, channels and grid, `drawn` is as a slice's."""
-        section, (place, batch) = seen.section, self.item or (0, len(like))
-        shape = (batch, like.shape[1], section.num_lat_frames, *like.shape[3:])
-        noise = section_noise(self.seed, index, shape) if drawn is None else noise_in_turn(self.seed, drawn, shape)
-        noise, sigmas = noise[place : place + len(like)], self.sigmas
+    def job(self, seen: Seen, index: int, drawing: Drawing) -> Job:
+        """A section's job. The run's solver may have noise levels of its own."""
+        noise, generator = drawing.section(index, seen.section.num_lat_frames)
+        sigmas = self.sigmas
         if sigmas is None:
-            sigmas = flow_sigmas(self.steps, BASE.num_tokens(section.num_lat_frames, *like.shape[3:], self.patch))
-        how = {"history": seen.history, "late": seen.late}
-        return Job(section=section, index=index, seed=self.seed, noise=noise, sigmas=sigmas, **how)
+            sigmas = own_sigmas(drawing.solver, self.steps, noise.shape, first=index == 0, patch=self.patch)
+        how = {"noise": noise, "generator": generator, "history": seen.history, "late": seen.late}
+        return Job(section=seen.section, index=index, seed=self.seed, sigmas=sigmas, **how)
 
     def view(self, timeline: Timeline, like: Tensor, index: int) -> View:
         """How a section, number `index` of its plan, sees a timeline of normalised latents."""
         return View(timeline=timeline, like=like, index=index, seed=self.seed, treatment=self.treatment)
+
+    def drawing(self, solver: Any, like: Tensor, in_turn: bool) -> Drawing:
+        """How noise is drawn: from a generator for each section, or from one for all."""
+        draws = InTurn(self.seed) if in_turn else BySection(self.seed)
+        return Drawing(draws=draws, solver=solver, like=like, item=self.item or (0, len(like)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How a run draws noise in the shapes of its sections.
+
+    `like` states batch, channels and grid; `item` is as in Settings.
+    """
+
+    draws: Draws
+    solver: Any
+    like: Tensor
+    item: tuple[int, int]
+
+    def section(self, index: int, num_lat_frames: int) -> tuple[Tensor, torch.Generator]:
+        """A section's noise, and the generator for what its solver draws."""
+        place, batch = self.item
+        shape = (batch, self.like.shape[1], num_lat_frames, *self.like.shape[3:])
+        noise, generator = self.draws.section(index, shape, lambda shape: own_draws(self.solver, shape))
+        return noise[place : place + len(self.like)], generator
 
 
 def sample_sections(
@@ -166,21 +201,23 @@ def sample_sections(
     like: Tensor,
     first: int = 0,
     drawn: Sequence[int] | None = None,
+    outside: Sequence[Outside] = (),
     store: SectionStore | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Section, Tensor]]:
     """Each section with its latents ``b c t h w``, as it is finished.
 
-    `timeline` holds the latents that they look at, normalised; `like` states batch, channels and grid; `first` and
-    `drawn` are as a PlanSlice's. Raises PlanError, LatentSizeError, and SamplingError for a section that is not finite.
+    `timeline` holds the latents that they look at, normalised; `like` states batch, channels and grid; `first`, `drawn`
+    and `outside` are as a PlanSlice's. Raises PlanError, LatentSizeError, and SamplingError for a section that is not
+    finite.
     """
-    turns = None if drawn is None else list(drawn)
+    drawing = settings.drawing(sampler.solver, like, in_turn=drawn is not None)
+    known = noised(timeline, outside, settings.outside_noise, drawing.draws, like)
+    for index, num in enumerate(drawn or ()):
+        drawing.section(index, num)  # those before this slice
 
-    known = dict(timeline)
     for index, section in enumerate(sections, first):
-        job = settings.job(settings.view(known, like, index).seen(section), index, like, turns)
-        if turns is not None:
-            turns.append(section.num_lat_frames)
+        job = settings.job(settings.view(known, like, index).seen(section), index, drawing)
         made = finished(job, sampler, store, progress or Quiet())
         known |= by_frame(section, sampler.normalised(made))
         yield section, made
@@ -206,12 +243,14 @@ def generate(
     settings: Settings,
     *,
     like: Tensor,
+    in_turn: bool = False,
     store: SectionStore | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """A whole plan's latents ``b c t h w``. `anchors` are like the sampler's latents; see sample_sections."""
     timeline = {frame: sampler.normalised(latent) for frame, latent in anchors.items()}
-    how: dict[str, Any] = {"like": like, "store": store, "progress": progress}
+    how: dict[str, Any] = {"like": like, "store": store, "progress": progress, "outside": outside_of(plan)}
+    how["drawn"] = () if in_turn else None
     return whole(plan, anchors, sample_sections(plan.sections, timeline, sampler, settings, **how))
 
 
@@ -253,19 +292,7 @@ def whole(plan: Plan, anchors: Timeline, finished: Iterable[tuple[Section, Tenso
 
 def section_noise(seed: int, index: int, shape: tuple[int, ...]) -> Tensor:
     """Noise of a section, which its seed and index alone decide, so that an edit elsewhere leaves it unchanged."""
-    generator = torch.Generator("cpu").manual_seed((seed * 0x9E3779B97F4A7C15 + index + 1) % 2**63)
-    return torch.randn(shape, generator=generator)
-
-
-def noise_in_turn(seed: int, drawn: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """Noise of a section as the released implementation has it: one generator, from which every section draws.
-
-    `drawn` are the latent frames ``t`` of the sections that drew before, in shapes otherwise like ``b c t h w``.
-    """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    for num_lat_frames in drawn:
-        torch.randn((*shape[:2], num_lat_frames, *shape[3:]), generator=generator)
-    return torch.randn(shape, generator=generator)
+    return BySection(seed).section(index, shape, lambda shape: ())[0]
 
 
 def check_finite(latents: Tensor, index: int) -> None:

@@ -122,5 +122,9 @@ class Geometry:
         """The latent frame that holds the frame shown at a time: 0, then one for each `temporal` frames."""
         return ceil(round(seconds * fps) / self.temporal)
 
+    def seam(self, seconds: float, fps: float, generate: int) -> int:
+        """The latent frame after the whole sections of `generate` that come nearest to a time."""
+        return round(seconds * fps / self.section_frames(generate)) * generate
+
 
 RELEASED = Geometry()  # of HunyuanVideo and Wan 2.1, and so of all released FramePack weights

@@ -112,5 +112,5 @@ def _job(plan: Plan, part: PlanSlice, inputs: SectionInputs, values: dict[str, A
         steps=inputs.steps,
         sigmas=inputs.sigmas,
         solver="euler" if inputs.sampler is None else host.solver_name(inputs.sampler),
-        guidance=inputs.led,
+        guidance=host.guidance_with(inputs.sampler, inputs.led),
     )

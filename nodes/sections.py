@@ -71,10 +71,12 @@ class FramePackSections(io.ComfyNode):
                 steps=inputs.steps,
                 sigmas=inputs.sigmas,
                 patch=sliced.geometry.patch,
+                outside_noise=host.outside_noise(inputs.model),
             ),
             like=torch.empty(1, fmt.latent_channels, 1, *sliced.grid),
             first=sliced.first,
             drawn=sliced.drawn,
+            outside=sliced.outside,
             store=host.section_store() if inputs.keep else None,
             progress=progress,
         ):
@@ -123,7 +125,7 @@ def _sampler(inputs: SectionInputs, part: PlanSlice, values: dict[str, Any]) -> 
         negative=inputs.negative,
         vision=inputs.clip_vision_output,
         sampler=inputs.sampler or host.sampler_named("euler"),
-        guidance=inputs.led,
+        guidance=host.guidance_with(inputs.sampler, inputs.led),
         distilled=inputs.guidance,
     )
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "nn": {"errors", "units"},
     "packing": {"errors", "units", "schedule", "planning", "nn"},
     "models": {"errors", "units", "nn", "packing"},
-    "sampling": {"errors", "units", "packing", "models"},
+    "sampling": {"errors", "units", "planning", "packing", "models"},
     "pipeline": {"errors", "units", "planning", "packing", "sampling", "store"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
@@ -33,7 +33,7 @@ ALLOWED = {
     "shapes": BASICS
     | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
     "job_file": BASICS | {"packing", "models", "sampling"},
-    "commands": BASICS | {"packing", "sampling", "pipeline", "job_file", "metrics", "training", "shapes"},
+    "commands": BASICS | {"packing", "models", "sampling", "pipeline", "job_file", "metrics", "training", "shapes"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..models.backbones import Backbone, backbone_of, backbones
+from ..models.backbones import Backbone, backbone_of, backbone_with
 from .detect import known, looks_like
 from .files import DTYPES, Checkpoint
 from .gguf_file import ARCHITECTURE, open_checkpoint
@@ -57,7 +57,7 @@ class ModelFile:
 @lru_cache(maxsize=4)
 def shapes_of(spec: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of a model's tensors, by its sizes, however a file or a host holds them."""
-    dit = next(backbone.dit for backbone in backbones() if isinstance(spec, backbone.spec))
+    dit = backbone_with(spec).dit
     return {key: tuple(tensor.shape) for key, tensor in dit(spec, device="meta").state_dict().items()}
 
 

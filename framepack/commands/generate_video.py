@@ -83,8 +83,9 @@ def _job(arguments: argparse.Namespace) -> str:
 
     from .. import pipeline
     from ..job_file import JobFile
+    from ..models.backbones import backbone_with
     from ..sampling.denoiser import DitDenoiser
-    from ..sampling.solvers import SOLVERS
+    from ..sampling.staged import solver_named
     from ..training.trainees import dit_of
 
     job = JobFile.load(arguments.job)
@@ -94,8 +95,14 @@ def _job(arguments: argparse.Namespace) -> str:
     latents = pipeline.generate(
         job.plan,
         job.anchors(),
-        pipeline.SolverSampler(denoiser=denoiser, solver=SOLVERS[job.solver], guidance=job.guidance),
-        pipeline.Settings(seed=job.seed, steps=job.steps, sigmas=job.sigmas, patch=job.plan.geometry.patch),
+        pipeline.SolverSampler(denoiser=denoiser, solver=solver_named(job.solver), guidance=job.guidance),
+        pipeline.Settings(
+            seed=job.seed,
+            steps=job.steps,
+            sigmas=job.sigmas,
+            patch=job.plan.geometry.patch,
+            outside_noise=backbone_with(dit.spec).outside_noise,
+        ),
         like=job.like,
         progress=Lines(len(job.plan.sections)),
     )

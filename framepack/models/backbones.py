@@ -30,6 +30,7 @@ class Backbone:
     the only tensors that fp8 may hold: the matrices of attention and feed-forward. The others lose by it and are
     small, except modulations, whose error all tokens of a block share. `positions` are the latent frame indices that
     its released weights were trained on, by the order that the weights are for. `packing` names the packing layers.
+    `outside_noise` are the least and the most noise that its training put on latents from outside, if it did.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Backbone:
     in_fp8: re.Pattern[str]
     positions: Mapping[str, range] = field(default_factory=dict)
     packing: Mapping[Kernel, str] = field(default_factory=lambda: PACKING)
+    outside_noise: tuple[float, float] | None = None
 
     def is_packed(self, keys: Iterable[str]) -> bool:
         """Are there packing layers among a checkpoint's keys?"""
@@ -62,6 +64,11 @@ def backbones() -> tuple[Backbone, ...]:
     package = __package__ or ""
     found = [import_module(f"{package}.{m.name}") for m in iter_modules(import_module(package).__path__) if m.ispkg]
     return tuple(sorted((module.BACKBONE for module in found), key=lambda backbone: backbone.name))
+
+
+def backbone_with(spec: Any) -> Backbone:
+    """The backbone of a model's sizes."""
+    return next(backbone for backbone in backbones() if isinstance(spec, backbone.spec))
 
 
 def backbone_of(keys: Iterable[str]) -> Backbone | None:

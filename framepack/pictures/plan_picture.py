@@ -7,6 +7,7 @@ from math import floor, log10
 
 from ..planning.plan import Plan
 from ..planning.section import Section
+from ..planning.times import place_of
 from ..units import Kernel
 from .drawing import (
     BLANK,
@@ -75,13 +76,12 @@ def _headings(plan: Plan, shown: list[int]) -> list[str]:
 
 def _axis(draw: Draw, plan: Plan, fps: float, step: float) -> None:
     """Seconds above the rows, at most seven of them, at a distance of 1, 2 or 5 times a power of ten."""
-    kept, temporal = plan.kept_frames, plan.geometry.temporal
+    kept = plan.kept_frames
     seconds = len(kept) / fps
     power = 10 ** floor(log10(seconds / 7))
     distance = next(d for d in (power, 2 * power, 5 * power, 10 * power) if seconds / d <= 7)
     for i in range(int(seconds / distance) + 1):
-        frame = kept.start + i * distance * fps
-        at = LEFT + step * (frame + temporal - 1) / temporal if frame else LEFT
+        at = LEFT + step * place_of(plan, kept.start + i * distance * fps)
         draw.line((at, TOP - 14, at, TOP - 6), FAINT, 2)
         draw.text((at, TOP - 16), f"{i * distance:g} s", FAINT, font(SMALL), anchor="ls" if i == 0 else "ms")
 

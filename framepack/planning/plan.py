@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import fields as fields_of
+from itertools import accumulate, pairwise
 from typing import Any
 
 from ..errors import PlanError, quoted
@@ -21,11 +22,29 @@ MAX_CONTEXT_FRAMES = 6_000_000  # of all sections together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """Latents from outside that are part of the video: their slot's name, first latent frame, and how many."""
+    """Latents from outside that are part of the video: their slot's name, first latent frame, and how many.
+
+    `clips` are the lengths of the clips that they decode as, where sections are clips; one clip if empty. Raises
+    PlanError.
+    """
 
     slot: str
     frame: int
     num_lat_frames: int = 1
+    clips: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.clips and sum(self.clips) != self.num_lat_frames:
+            raise PlanError(
+                f"The clips of an anchor of {self.num_lat_frames} latent frames add up to them; got "
+                f"{quoted(list(self.clips))}."
+            )
+
+    @property
+    def pieces(self) -> list[range]:
+        """The latent frames of each of its clips."""
+        stops = list(accumulate(self.clips or (self.num_lat_frames,), initial=self.frame))
+        return [range(start, stop) for start, stop in pairwise(stops)]
 
     @property
     def frames(self) -> range:
@@ -35,16 +54,17 @@ class Anchor:
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON; a number of 1 is left out."""
         many = {"num_lat_frames": self.num_lat_frames} if self.num_lat_frames != 1 else {}
-        return {"slot": self.slot, "frame": self.frame} | many
+        return {"slot": self.slot, "frame": self.frame} | many | ({"clips": list(self.clips)} if self.clips else {})
 
     @classmethod
     def from_dict(cls, data: object) -> Anchor:
         """From the plan's JSON. Raises PlanError."""
-        fields = object_of(data, "An anchor", {"slot", "frame"}, {"num_lat_frames"})
+        fields = object_of(data, "An anchor", {"slot", "frame"}, {"num_lat_frames", "clips"})
         return cls(
             slot=slot_of(fields["slot"]),
             frame=int_of(fields["frame"], "An anchor's frame", 0),
             num_lat_frames=int_of(fields.get("num_lat_frames", 1), "An anchor's num_lat_frames", 1),
+            clips=ints_of(fields.get("clips", []), "The length of an anchor's clip", 1),
         )
 
 
@@ -78,11 +98,11 @@ class Plan:
 
     @property
     def clips(self) -> list[range]:
-        """The latent frames that decode together, in order of time: all, or those of each section and anchor."""
+        """The latent frames that decode together, in order of time: all, or those of each section and anchor's clip."""
         if not self.geometry.sections_are_clips:
             return [range(self.num_lat_frames)]
         made = [range(start, stop) for section in self.sections for start, stop in section.makes]
-        placed = [anchor.frames for anchor in self.anchors]
+        placed = [piece for anchor in self.anchors for piece in anchor.pieces]
         return sorted([*made, *placed], key=lambda clip: clip.start)
 
     @property

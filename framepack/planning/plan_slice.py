@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import PlanError
 from ..units import RELEASED, Geometry
 from .json_fields import int_of, ints_of, list_of, load_json, object_of
+from .outside import Outside, outside_of, seen
 from .plan import Anchor, Plan, geometry_of, kept_of
 from .section import Section
 
@@ -22,7 +23,7 @@ class PlanSlice:
     are the latent frames of the sections before, where all draw their noise from one generator; None where each section
     has its own. A slice without sections says where its anchors lie. `clips` are the lengths of the clips that decode
     on their own; None where the video is one clip. `kept` are the decoded frames of the video, in a slice that
-    reaches to its end; None for all.
+    reaches to its end; None for all. `outside` are the latents from outside for which noise is drawn.
     """
 
     height: int
@@ -34,15 +35,19 @@ class PlanSlice:
     clips: tuple[int, ...] | None = None
     geometry: Geometry = RELEASED
     kept: tuple[int, int] | None = None
+    outside: tuple[Outside, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False) -> PlanSlice:
         """Sections `first` to `stop`, all by default. Raises PlanError for a plan without a size."""
         sections = plan.sections[first:stop]
         known = set().union(*(section.known for section in sections))
+        outside = outside_of(plan)
+        if not in_turn:
+            outside = seen(outside, known, set().union(*(section.slots for section in sections)))
         drawn = tuple(section.num_lat_frames for section in plan.sections[:first]) if in_turn else None
         anchors = (anchor for anchor in plan.anchors if known & set(anchor.frames))
-        return cls.placed(plan, anchors, sections=sections, first=first, drawn=drawn)
+        return cls.placed(plan, anchors, sections=sections, first=first, drawn=drawn, outside=outside)
 
     @classmethod
     def within(cls, plan: Plan, frames: range) -> PlanSlice:
@@ -81,12 +86,14 @@ class PlanSlice:
         data |= {name: list(held) for name in ("drawn", "clips", "kept") if (held := getattr(self, name)) is not None}
         if self.geometry != RELEASED:
             data["geometry"] = asdict(self.geometry)
+        if self.outside:
+            data["outside"] = [each.to_list() for each in self.outside]
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> PlanSlice:
         """From `to_json`. Raises PlanError."""
-        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept"}
+        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept", "outside"}
         fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
         return cls(
             height=int_of(fields["height"], "The slice's height", 1),
@@ -98,6 +105,7 @@ class PlanSlice:
             clips=_lengths(fields.get("clips"), "clips"),
             geometry=geometry_of(fields.get("geometry", {})),
             kept=kept_of(fields.get("kept")),
+            outside=tuple(Outside.from_list(o) for o in list_of(fields.get("outside", []), "The slice's outside")),
         )
 
 

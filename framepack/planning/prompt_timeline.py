@@ -17,6 +17,7 @@ from .plan import Plan, Section
 from .prompts import Blend, Prompt, checked
 from .references import with_references
 from .timecodes import COLONS, TimecodeError, read_span
+from .times import middle_frames
 
 MAX_LINES = 500
 MAX_TEXT = 200_000  # characters of all lines together
@@ -177,12 +178,11 @@ def with_prompts(
     if not 0 <= blend <= MAX_BLEND:
         raise FramePackError(f"The blend is 0 to {MAX_BLEND} seconds; got {quoted(blend)}. Try 1.")
 
-    def prompt_of(section: Section) -> Prompt | None:
-        start, stop = section.makes[0]
-        middle = plan.geometry.temporal * (start + stop - 1) / 2 / fps - begins
-        return section.prompt or blended_at(stretches, middle, blend)
+    def prompt_of(section: Section, middle: float) -> Prompt | None:
+        return section.prompt or blended_at(stretches, middle / fps - begins, blend)
 
-    told = [replace(section, prompt=prompt_of(section)) for section in plan.sections]
+    sections = zip(plan.sections, middle_frames(plan), strict=True)
+    told = [replace(section, prompt=prompt_of(section, middle)) for section, middle in sections]
     return replace(plan, sections=tuple(with_references(told)))
 
 

@@ -2,7 +2,7 @@
 
 Latent frame 0 is the start frame: a start image, else the first frame of a video that is extended forwards, else the
 work of one extra first section from text alone, else, as in the released models, a zero latent that is no part of the
-video.
+video. Where sections are clips, a video begins with its first section, and a start image is context only.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from .pins import Pin
 from .plan import MAX_LAT_FRAMES
 
 START, END, VIDEO = "start", "end", "video"  # slots
+# Of videos whose sections are clips: the last latent of a still of the start image; an extended video's first frame.
+STILL, FIRST = "still", "first"
 __all__ = ["MAX_FPS", "Endpoint", "Extension", "PlanRequest", "lat_frames_for"]
 INVERTED = "an inverted schedule, such as f1k1_x_g9_f1k1f2k2f16k4_td"
 MAX_SECONDS = 1200
@@ -34,10 +36,14 @@ Direction = Literal["forwards", "backwards"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extension:
-    """A finished video of so many latent frames, and the direction in which it is extended."""
+    """A finished video of so many latent frames, and the direction in which it is extended.
+
+    `clips` are the lengths of the clips that it was encoded in, where sections are clips.
+    """
 
     num_lat_frames: int
     direction: Direction
+    clips: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):
@@ -61,10 +67,12 @@ class Endpoint:
         return f"latent frame {self.frame}" if self.seconds is None else f"{self.seconds:g} s"
 
 
-def beginning(start: bool, no_start: NoStart, extend: Extension | None) -> Beginning:
-    """What a video begins with."""
+def beginning(start: bool, no_start: NoStart, extend: Extension | None, geometry: Geometry = RELEASED) -> Beginning:
+    """What a video begins with; `zero` where nothing of it stands before its first section."""
     if extend is not None and extend.direction == "forwards":
         return "video"
+    if geometry.sections_are_clips:
+        return "zero"
     return "image" if start else no_start
 
 
@@ -121,21 +129,29 @@ class PlanRequest:
     ) -> PlanRequest:
         """The request of a video whose generated part lasts so many seconds: whole sections, or exact to the frame.
 
-        Endpoints that state their seconds are placed by them where the video's start is cut.
+        Endpoints that state their seconds are placed by them where the video's start is cut. Where sections are clips,
+        endpoints stand between whole sections.
         """
         length = length_of(seconds, fps, schedule=schedule, exact=exact, **options)
         extend, geometry = options.get("extend"), options.get("geometry", RELEASED)
-        whole = length.num_pix_frames + _frames_of(extend, geometry)
-        if length.cut and length.cut_at == "start":
+        whole = length.num_pix_frames + _frames_of(extend, geometry, schedule.generate)
+        between = len(options.get("endpoints", ())) if geometry.sections_are_clips else 0
+        if length.cut and length.cut_at == "start" and not between:
             moved = (_moved(point, fps, length.cut, geometry) for point in options.get("endpoints", ()))
             options["endpoints"] = tuple(moved)
-        num = length.num_lat_frames + (extend.num_lat_frames if extend else 0)
-        return cls(schedule=schedule, num_lat_frames=num, kept=length.kept(whole), fps=fps, **options)
+        num = length.num_lat_frames + (extend.num_lat_frames if extend else 0) + between
+        kept = length.kept(whole) or ((0, whole) if exact and between else None)
+        return cls(schedule=schedule, num_lat_frames=num, kept=kept, fps=fps, **options)
 
     @property
     def begins(self) -> Beginning:
         """What the video begins with."""
-        return beginning(self.start, self.no_start, self.extend)
+        return beginning(self.start, self.no_start, self.extend, self.geometry)
+
+    @property
+    def has_still(self) -> bool:
+        """Does a still of the start image stand before the first section?"""
+        return self.geometry.sections_are_clips and self.start and self.begins != "video"
 
     @property
     def walk(self) -> Order:
@@ -161,6 +177,14 @@ class PlanRequest:
             time_weight=self.time_weight if self.importance == Hybrid.name else 0.0,
             seconds=self.geometry.temporal / self.fps,
         )
+
+    @property
+    def clips(self) -> tuple[int, ...]:
+        """The lengths of the clips of the extended video: its own, or those of sections. Empty if it is one clip."""
+        if self.extend is None or not self.geometry.sections_are_clips:
+            return ()
+        generate = self.schedule.generate
+        return self.extend.clips or (generate,) * (self.extend.num_lat_frames // generate)
 
     @property
     def there(self) -> range:
@@ -197,14 +221,14 @@ class PlanRequest:
 
     def _check_kept(self, points: Sequence[Endpoint]) -> None:
         """Raises PlanError for an endpoint among frames that are cut."""
-        for point in points[1:] if self.kept else ():
+        for point in points[1:] if self.kept and not self.geometry.sections_are_clips else ():
             last = self.geometry.pixel_frames(point.frame + 1)  # the frame after its own
             if last <= self.kept[0] or last - self.geometry.temporal >= self.kept[1]:
                 num = self.kept[1] - self.kept[0]
                 raise PlanError(f"Endpoints lie among the {num} frames that are kept; got one at {point}. Move it.")
 
     def _check_order(self) -> None:
-        if self.num_lat_frames < 2 and self.start:
+        if self.num_lat_frames < 2 and self.begins == "image":
             raise PlanError("A video with a start image has 2 latent frames or more; got 1. Choose a longer video.")
         for name, known in (("order", ORDERS), ("importance", IMPORTANCE)):
             if (value := getattr(self, name)) is not None and value not in known:
@@ -219,6 +243,11 @@ class PlanRequest:
         if self.extend is None:
             return
         num, direction = self.extend.num_lat_frames, self.extend.direction
+        if self.geometry.sections_are_clips and sum(self.clips) != num:
+            raise PlanError(
+                f"The video to extend must be whole clips of {self.schedule.generate} latent frames, as sections are; "
+                f"got {quoted(num)}. Encode it with FramePackVideoEncode, with the model connected."
+            )
         if not 0 < num < self.num_lat_frames:
             raise PlanError(
                 f"A video to extend to {self.num_lat_frames} latent frames has 1 to {self.num_lat_frames - 1}; got "
@@ -239,18 +268,20 @@ def length_of(seconds: float, fps: float, *, schedule: Schedule, exact: bool, **
     """The generated part's length by the fields of a request. Raises PlanError."""
     extend, geometry = options.get("extend"), options.get("geometry", RELEASED)
     ends = Ends(
-        begins=beginning(options.get("start", True), options.get("no_start", "section"), extend),
+        begins=beginning(options.get("start", True), options.get("no_start", "section"), extend, geometry),
         backwards=extend is not None and extend.direction == "backwards",
         end_image=options.get("end", False),
     )
     return (exact_length if exact else whole_length)(seconds, fps, schedule.generate, ends, geometry)
 
 
-def _frames_of(extend: Extension | None, geometry: Geometry) -> int:
+def _frames_of(extend: Extension | None, geometry: Geometry, generate: int) -> int:
     """Frames that an extended video adds to the generated ones."""
     if extend is None:
         return 0
     num = extend.num_lat_frames
+    if geometry.sections_are_clips:
+        return sum(map(geometry.pixel_frames, extend.clips or (generate,) * (num // generate)))
     return geometry.pixel_frames(num) if extend.direction == "forwards" else geometry.temporal * num
 
 

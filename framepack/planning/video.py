@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import PlanError
 from ..schedule.grammar import Schedule
+from .beginnings import with_beginning
 from .layout import Layout
 from .orders import Span
 from .pins import with_pins
@@ -37,6 +38,8 @@ def plan_video(request: PlanRequest, poll: Poll = lambda: None) -> Plan:
         )
     if request.end:
         sections = _with_end(sections, request.num_lat_frames)
+    if request.geometry.sections_are_clips:
+        sections = with_beginning(sections, request)
     anchors = _anchors(request, points)
     if request.choosing:
         there = {frame for anchor in anchors for frame in anchor.frames}
@@ -78,7 +81,8 @@ def _anchors(request: PlanRequest, points: Sequence[Endpoint]) -> tuple[Anchor, 
     images = [Anchor(slot=point.slot, frame=point.frame) for point in points if point.slot]
     if request.begins == "video":
         images = images[1:]
-    return (*images, *([Anchor(slot=VIDEO, frame=there.start, num_lat_frames=len(there))] if there else []))
+    video = {"slot": VIDEO, "frame": there.start, "num_lat_frames": len(there), "clips": request.clips}
+    return (*images, *([Anchor(**video)] if there else []))
 
 
 def _walk(request: PlanRequest, points: Sequence[Endpoint]) -> Iterator[Section]:

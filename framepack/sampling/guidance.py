@@ -29,12 +29,14 @@ class Guidance:
 
     `cfg` is the scale of text guidance, 1 for none, at noise levels from `cfg_above` on. Where it does not act, history
     guidance does, with a scale of 1 + `history`; 0 for none. A section that sees no frame has the text to guide it at
-    every level then. Raises FramePackError for what cannot be.
+    every level then. With `zero_star` text guidance leads away from the second pass's share of the first (CFG-Zero*).
+    Raises FramePackError for what cannot be.
     """
 
     cfg: float = 1.0
     cfg_above: float = 0.0
     history: float = 0.0
+    zero_star: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.cfg_above <= 1:
@@ -65,6 +67,8 @@ class Guidance:
             (whole,) = passes((ALL,))
             return whole
         whole, other = passes((ALL, left_out))
+        if self.zero_star and left_out == TEXT:
+            other = other * zero_star(whole, other)
         return other + scale * (whole - other)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import FramePackError
+from ..errors import LatentSizeError
 from .sigmas import linear_shift
 from .solvers import SNR, Callback, Velocity, unipc
 
@@ -91,7 +91,7 @@ def pyramid(
 
     `velocity` takes latents and a timestep over 1000. A distilled model predicts x0 and is renoised towards the
     stage's start. `still_steps`: steps of the first stage that go along no velocity (CFG-Zero*). Raises
-    FramePackError for a size that the stages cannot halve.
+    LatentSizeError for a size that the stages cannot halve.
     """
     check_size(noise, len(steps))
     x, done = shrunk(noise, len(steps) - 1), 0
@@ -154,13 +154,19 @@ def distilled_way(leg: _Leg, x: Tensor) -> Tensor:
 
 
 def check_size(noise: Tensor, num_stages: int) -> None:
-    """Raises FramePackError for latents ``b c t h w`` that are no whole patches in the smallest stage."""
-    unit = PATCH * 2 ** (num_stages - 1)
-    height, width = noise.shape[3:]
+    """Raises LatentSizeError for latents ``b c t h w`` that are no whole patches in the smallest stage."""
+    check_sides(*noise.shape[3:], num_stages)
+
+
+def check_sides(height: int, width: int, num_stages: int, spatial: int = 1) -> None:
+    """Raises LatentSizeError for sides that stages cannot halve, in units of 1/`spatial` latent: 8 for pixels."""
+    unit = spatial * PATCH * 2 ** (num_stages - 1)
     if height % unit or width % unit:
-        raise FramePackError(
-            f"A pyramid of {num_stages} stages takes latents whose height and width are multiples of {unit}; got "
-            f"{height}x{width}."
+        what = "latents of" if spatial == 1 else "a video of"
+        near = (max(round(side / unit), 1) * unit for side in (width, height))
+        raise LatentSizeError(
+            f"A pyramid of {num_stages} stages takes {what} a width and height that are multiples of {unit}; got "
+            f"{width}x{height}. Try {'x'.join(map(str, near))}."
         )
 
 

@@ -21,8 +21,10 @@ from .route import serve_pictures
 from .runs import video_index
 from .sampling import (
     geometry,
+    guidance_with,
     is_framepack,
     latent_format,
+    outside_noise,
     sampler_named,
     sampler_of,
     zeroed,
@@ -61,6 +63,8 @@ __all__ = [
     "describe",
     "find_model",
     "geometry",
+    "guidance_with",
+    "outside_noise",
     "list_models",
     "encoded_images",
     "find_file",

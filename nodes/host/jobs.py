@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...framepack.errors import FramePackError
 from ...framepack.sampling.solvers import SOLVERS
-from .keys import SOLVER
-from .sampling import latent_format
+from ...framepack.sampling.staged import name_of
+from .sampling import latent_format, solver_of
 
 INPUTS = {"c_crossattn": "context"}  # the host's names of a DiT's inputs, where they differ
 OWN = ("context", "y", "guidance", "attention_mask", "image")
@@ -54,8 +54,7 @@ def model_path(model: comfy.model_patcher.ModelPatcher) -> str:
 def solver_name(sampler: Any) -> str:
     """The name of a SAMPLER among the pack's solvers. Raises FramePackError for others."""
     function = sampler.sampler_function
-    names = {f"framepack.{solver.__qualname__}": name for name, solver in SOLVERS.items()} | {"sample_euler": "euler"}
-    name = names.get(vars(function).get(SOLVER, function.__name__))
+    name = "euler" if function.__name__ == "sample_euler" else name_of(solver_of(sampler))
     if name is None:
         raise FramePackError(f"A job's sampler must be one of: {', '.join(SOLVERS)}; got {function.__name__}.")
     return name

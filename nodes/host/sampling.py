@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -12,10 +13,15 @@ import torch
 from torch import Tensor
 
 from ...framepack.errors import FramePackError
-from ...framepack.sampling.guidance import HISTORY, Guidance
+from ...framepack.models.backbones import backbone_with
+from ...framepack.sampling.guidance import HISTORY, TEXT, Guidance, zero_star
+from ...framepack.sampling.staged import Pyramid, own_options
 from ...framepack.units import Geometry
 from .keys import SOLVER
 from .models.packed import PackedModel
+
+COMBINE = "sampler_cfg_function"  # the host's model option
+OWN = "framepack_own_solver"  # attribute of a sampler function of ours: its solver
 
 
 def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
@@ -26,6 +32,17 @@ def latent_format(model: comfy.model_patcher.ModelPatcher) -> Any:
 def geometry(model: comfy.model_patcher.ModelPatcher) -> Geometry:
     """How the model's latents lie in pixels, frames and tokens."""
     return model.model.diffusion_model.spec.geometry
+
+
+def outside_noise(model: comfy.model_patcher.ModelPatcher) -> tuple[float, float] | None:
+    """The least and the most noise that the model gives to latents from outside, if it does."""
+    return backbone_with(model.model.diffusion_model.spec).outside_noise
+
+
+def guidance_with(sampler: Any, guidance: Guidance) -> Guidance:
+    """Guidance as a SAMPLER asks for it: CFG-Zero* with a pyramid that is not distilled."""
+    solver = solver_of(sampler)
+    return replace(guidance, zero_star=isinstance(solver, Pyramid) and solver.zero_star)
 
 
 def is_framepack(model: Any) -> bool:
@@ -57,8 +74,11 @@ def sampler_named(name: str) -> Any:
 def sampler_of(solver: Callable[..., Tensor]) -> Any:
     """SAMPLER from one of our solvers (velocity, x, sigmas, callback)."""
 
-    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None) -> Tensor:
+    def run(model: Any, x: Tensor, sigmas: Tensor, extra_args=None, callback=None, disable=None, **own: Any) -> Tensor:
         extra, ones = extra_args or {}, x.new_ones([x.shape[0]])
+        if not own:  # by a stock node
+            generator = torch.Generator("cpu").manual_seed((extra.get("seed") or 0) % 2**63)
+            own = own_options(solver, generator, False)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             return (x - model(x, sigma * ones, **extra)) / sigma
@@ -68,14 +88,36 @@ def sampler_of(solver: Callable[..., Tensor]) -> Any:
                 levels = {"sigma": sigmas[step], "sigma_hat": sigmas[step]}
                 callback({"x": x, "i": step, "denoised": x0, **levels})
 
-        return solver(velocity, x, sigmas, report)
+        return solver(velocity, x, sigmas, report, **own)
 
-    setattr(run, SOLVER, f"framepack.{solver.__qualname__}")
+    name = str(solver) if isinstance(solver, Pyramid) else solver.__qualname__
+    setattr(run, SOLVER, f"framepack.{name}")
+    setattr(run, OWN, solver)
     return comfy.samplers.KSAMPLER(run)
+
+
+def solver_of(sampler: Any) -> Any:
+    """The pack's solver in a SAMPLER; None in another's."""
+    return vars(sampler.sampler_function).get(OWN) if isinstance(sampler, comfy.samplers.KSAMPLER) else None
+
+
+def with_options(sampler: Any, generator: torch.Generator | None, guided: bool) -> Any:
+    """A SAMPLER of the pack with what its solver takes for one section; others as they are."""
+    options = own_options(solver_of(sampler), generator, guided)
+    if not options:
+        return sampler
+    return comfy.samplers.KSAMPLER(sampler.sampler_function, {**sampler.extra_options, **options})
 
 
 class ContextWindowsError(FramePackError):
     """A model that cuts what it samples into windows, where sections are sampled."""
+
+
+def zero_star_combined(args: Mapping[str, Any]) -> Tensor:
+    """CFG-Zero* in the host's terms: latents less what is denoised, by which both passes are told."""
+    whole, other = args["cond"], args["uncond"]
+    other = other * zero_star(whole, other)
+    return other + args["cond_scale"] * (whole - other)
 
 
 class SectionGuider(comfy.samplers.CFGGuider):
@@ -94,6 +136,8 @@ class SectionGuider(comfy.samplers.CFGGuider):
         led_from, scale = self.guidance.at(float(timestep[0]), self.sees)
         positive, other = self.conds["positive"], self.conds["blank" if led_from == HISTORY else "negative"]
         options = model_options or {}
+        if self.guidance.zero_star and led_from == TEXT:
+            options = {**options, COMBINE: zero_star_combined}
         return comfy.samplers.sampling_function(self.inner_model, x, timestep, other, positive, scale, options, seed)
 
 

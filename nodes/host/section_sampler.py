@@ -14,7 +14,7 @@ from ...framepack.sampling.guidance import Guidance, blank, sees
 from ...framepack.sampling.solvers import Callback
 from .keeping import section_key
 from .memory import check_memory
-from .sampling import latent_format, sample, with_values, zeroed
+from .sampling import latent_format, sample, solver_of, with_options, with_values, zeroed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +33,18 @@ class HostSampler:
     guidance: Guidance
     distilled: float
 
+    @property
+    def solver(self) -> Any:
+        """The pack's solver, if the SAMPLER is one."""
+        return solver_of(self.sampler)
+
     def key(self, job: Job) -> str | None:
         """A digest of all that determines the section; None where a part has no contents to digest."""
         parts = {
             "seed": job.seed,
             "guidance": self.distilled,
             "negative": self.negative,
-            "led": asdict(self.guidance),
+            "led": {name: value for name, value in asdict(self.guidance).items() if name != "zero_star" or value},
             "positive": self.conditionings[job.section.prompt],
             "noise": job.noise,
             "sigmas": job.sigmas,
@@ -67,7 +72,8 @@ class HostSampler:
             if step is not None:
                 step(number, x, x0)
 
-        return sample(self.model, job.noise, job.sigmas, self.sampler, conds, self.guidance, job.seed, report)
+        sampler = with_options(self.sampler, job.generator, self.guidance.cfg != 1)
+        return sample(self.model, job.noise, job.sigmas, sampler, conds, self.guidance, job.seed, report)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """As the model has latents."""

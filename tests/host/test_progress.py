@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framepack.pipeline import noise_in_turn
+from framepack.sampling.draws import InTurn
 from tests.host.conftest import node_of
 from tools.client import Workflow, edited, run
 from tools.host import Host, running
@@ -157,9 +157,10 @@ def test_noise_in_turn_keeps_what_was_made_when_the_plan_grows(alive: Host, thre
 
 def test_noise_in_turn_is_one_generators():
     generator = torch.Generator().manual_seed(5)
-    drawn = [torch.randn((1, 16, n, 4, 4), generator=generator) for n in (9, 4, 9)]
+    draws = InTurn(5)
     for i, n in enumerate((9, 4, 9)):
-        assert torch.equal(noise_in_turn(5, (9, 4, 9)[:i], (1, 16, n, 4, 4)), drawn[i])
+        expected = torch.randn((1, 16, n, 4, 4), generator=generator)
+        assert torch.equal(draws.section(i, (1, 16, n, 4, 4), lambda shape: ())[0], expected)
 
 
 def test_prompts_are_blended_around_a_border(alive: Host, three: Workflow):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -17,19 +16,22 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from framepack.models.helios import HeliosDiT, HeliosSpec
-from framepack.models.helios.inputs import noised, noised_frames
-from framepack.packing.history import ContextGroup
-from framepack.sampling.guidance import zero_star
-from framepack.sampling.pyramid import pyramid
-from framepack.sampling.sigmas import helios_sigmas
+from framepack.models.helios import BACKBONE, HeliosDiT, HeliosSpec
+from framepack.pipeline import Settings, SolverSampler, generate
+from framepack.planning.request import FIRST, START, STILL, Extension, PlanRequest
+from framepack.planning.video import plan_video
+from framepack.sampling.denoiser import DitDenoiser
+from framepack.sampling.guidance import Guidance
 from framepack.sampling.solvers import helios
+from framepack.sampling.staged import Pyramid
+from framepack.schedule.grammar import parse
 from framepack.units import Kernel
 
 SECTION, SECTIONS = 9, 3
 GRID = (8, 16)  # latent height and width
+SCHEDULE = "f1k1_x_f16k4f2k2f1k1_g9"
+FIRST_STEPS = 2  # times as many in the first section of a distilled model
 SHIFT = {"use_dynamic_shifting": True, "time_shift_type": "linear"}
-Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Models:
 
     theirs: HeliosTransformer3DModel
     ours: HeliosDiT
+    spec: HeliosSpec
     vae: AutoencoderKLWan
     prompts: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.randn(1, 5, 24), torch.randn(1, 5, 24)))
 
@@ -61,7 +64,7 @@ def models() -> Models:
     ours = HeliosDiT(spec).eval()
     ours.load_state_dict(theirs.state_dict())
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
-    return Models(theirs, ours.requires_grad_(False), vae)
+    return Models(theirs, ours.requires_grad_(False), spec, vae)
 
 
 def their_latents(models: Models, kind: str, given: dict[str, Tensor], cfg: float, steps: list[int]) -> Tensor:
@@ -89,61 +92,26 @@ def their_latents(models: Models, kind: str, given: dict[str, Tensor], cfg: floa
     return made.frames[:, :, -SECTION * SECTIONS :]
 
 
-def histories(start: Tensor | None, before: Tensor | None) -> Iterator[tuple[list[ContextGroup], list[Tensor]]]:
-    """The context of each section, and the list that takes its latents."""
-    past = torch.zeros(1, 16, 19, *GRID)
-    if before is not None:
-        past = torch.cat([past, before], 2)
-    for _ in range(SECTIONS):
-        long, mid, short = past[:, :, -19:].split([16, 2, 1], 2)
-        first = torch.zeros_like(short) if start is None else start
-        places = {4: (long, range(1, 17)), 2: (mid, range(17, 19)), 1: (torch.cat([first, short], 2), (0, 19))}
-        made: list[Tensor] = []
-        yield (
-            [ContextGroup(kernel=Kernel.short(k), latents=x, positions=tuple(p)) for k, (x, p) in places.items()],
-            made,
-        )
-        start = made[0][:, :, :1] if start is None else start
-        past = torch.cat([past, made[0]], 2)
-
-
 def our_latents(models: Models, kind: str, given: dict[str, Tensor], cfg: float, steps: list[int]) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-
-    def draw(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    start, before = given.get("image_latents"), given.get("fake_image_latents")
-    if start is not None:
-        start = noised(start, generator)
-    if before is not None:
-        before = noised(before, generator)
+    slots, extend = {}, None
     if "video_latents" in given:
-        before = noised_frames(given["video_latents"], generator, SECTION)
-
-    whole = []
-    for index, (history, made) in enumerate(histories(start, before)):
-
-        def velocity(x: Tensor, sigma: Tensor, history=history) -> Tensor:
-            timestep = 1000 * sigma.to(x).expand(1)
-            positions = range(20, 20 + SECTION)
-            v = models.ours(x, timestep, models.prompts[0], positions=positions, history=history)
-            if cfg == 1:
-                return v
-            other = models.ours(x, timestep, models.prompts[1], positions=positions, history=history)
-            other = other * zero_star(v, other) if kind == "mid" else other
-            return other + cfg * (v - other)
-
-        noise = draw((1, 16, SECTION, *GRID))
-        if kind == "base":
-            sigmas = helios_sigmas(steps[0], SECTION * GRID[0] * GRID[1] // 4)
-            made.append(helios(velocity, sigmas[0] * noise, sigmas))
-        else:
-            counts = [2 * n for n in steps] if kind == "distilled" and index == 0 else steps
-            still = 2 if kind == "mid" and cfg != 1 else 0
-            made.append(pyramid(velocity, noise, counts, draw, distilled=kind == "distilled", still_steps=still))
-        whole += made
-    return torch.cat(whole, 2)
+        video = given["video_latents"]
+        extend = Extension(num_lat_frames=video.shape[2], direction="forwards")
+        slots = {FIRST: given["image_latents"], **dict(enumerate(video.split(1, 2)))}
+    elif given:
+        slots = {START: given["image_latents"], STILL: given["fake_image_latents"]}
+    how = {"schedule": parse(SCHEDULE), "geometry": models.spec.geometry}
+    plan = plan_video(PlanRequest.lasting(33 * SECTIONS / 24, 24, start=bool(given), extend=extend, **how))
+    distilled = kind == "distilled"
+    stages = Pyramid(steps=tuple(steps), distilled=distilled, first=FIRST_STEPS if distilled else 1)
+    solver = helios if kind == "base" else stages
+    positive, negative = ({"context": prompt} for prompt in models.prompts)
+    denoiser = DitDenoiser(dit=models.ours, prompts={None: positive}, negative=negative)
+    led = Guidance(cfg=cfg, zero_star=kind == "mid")
+    sampler = SolverSampler(denoiser=denoiser, solver=solver, guidance=led)
+    settings = Settings(seed=3, steps=steps[0], outside_noise=BACKBONE.outside_noise)
+    made = generate(plan, slots, sampler, settings, like=torch.empty(1, 16, 1, *GRID), in_turn=True)
+    return made[:, :, -SECTION * SECTIONS :]
 
 
 def inputs(task: str) -> dict[str, Tensor]:

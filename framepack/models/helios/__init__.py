@@ -20,4 +20,5 @@ BACKBONE = Backbone(
     names=HELIOS,
     in_fp8=re.compile(r"blocks\.\d+\.(attn\d\.to_\w+(\.0)?|ffn\.net\..+)\.weight"),
     packing=PACKING,
+    outside_noise=(0.111, 0.135),
 )
