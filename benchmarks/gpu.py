@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from framepack.models.packed import PackedDiT
 
 from .cases import Case, Ours
 from .floor import Floor
@@ -65,20 +67,26 @@ def quantized(model: Ours) -> None:
 
 
 class Streamed:
-    """Weights of blocks in pinned memory; each comes to the device while the block before it runs."""
+    """Weights of blocks in pinned memory; each comes to the device while the block before it runs.
 
-    def __init__(self, blocks: list[nn.Module], device: str):
-        self.blocks, self.device, self.stream = blocks, device, torch.cuda.Stream()
-        self.home = [[p.data.cpu().pin_memory() for p in block.parameters()] for block in blocks]
-        self.ready = [torch.cuda.Event() for _ in blocks]
-        for i, block in enumerate(blocks):
+    Modulations stay: they run before the blocks, once for all steps.
+    """
+
+    def __init__(self, dit: PackedDiT, device: str):
+        stays = {p for layer in dit.modulations for p in layer.parameters()}
+        self.blocks = [block for name in dit.BLOCKS for block in getattr(dit, name)]
+        self.device, self.stream = device, torch.cuda.Stream()
+        self.weights = [[p for p in block.parameters() if p not in stays] for block in self.blocks]
+        self.home = [[p.data.cpu().pin_memory() for p in weights] for weights in self.weights]
+        self.ready = [torch.cuda.Event() for _ in self.blocks]
+        for i, block in enumerate(self.blocks):
             self._leave(i)
             block.register_forward_pre_hook(lambda *_, i=i: self._before(i))
             block.register_forward_hook(lambda *_, i=i: self._leave(i))
 
     def _fetch(self, i: int) -> None:
         with torch.cuda.stream(self.stream):
-            for p, kept in zip(self.blocks[i].parameters(), self.home[i], strict=True):
+            for p, kept in zip(self.weights[i], self.home[i], strict=True):
                 p.data = kept.to(self.device, non_blocking=True)
             self.ready[i].record(self.stream)
 
@@ -86,52 +94,57 @@ class Streamed:
         if i == 0:
             self._fetch(0)
         torch.cuda.current_stream().wait_event(self.ready[i])
-        for p in self.blocks[i].parameters():
+        for p in self.weights[i]:
             p.data.record_stream(torch.cuda.current_stream())
         if i + 1 < len(self.blocks):
             self.stream.wait_stream(torch.cuda.current_stream())  # two blocks at most are there at a time
             self._fetch(i + 1)
 
     def _leave(self, i: int) -> None:
-        for p, kept in zip(self.blocks[i].parameters(), self.home[i], strict=True):
+        for p, kept in zip(self.weights[i], self.home[i], strict=True):
             p.data = kept
 
 
-def measure(case: Case, device: str, num: int, backend: str) -> list[str]:
-    """Rows of the table: every way's time over plain eager's, and eager's and the compiled one's over the floor."""
+def measure(case: Case, device: str, num: int, backend: str) -> Iterator[str]:
+    """Rows of the table: every way's time over plain eager's, and eager's and the compiled one's over the floor.
+
+    Each comes when it is measured, so that a later fault does not lose it.
+    """
     model = Ours(case, device)
     wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else SimpleNamespace
 
     def timed(**ways: Callable[[], Any]) -> dict[str, list[float]]:
         return rounds({name: lambda run=run: (run(), wait()) for name, run in ways.items()}, num, warmup=2)
 
+    def row(a: str, b: str, name: str = "") -> str:
+        return f"| {name or a} / {b} | {shown(ratio(times, a, b))} |"
+
     floor, other = Floor.record(model.run_ours), Ours(case, device)
     other.dit.compile_blocks(backend=backend)
     times = timed(eager=model.ours, compiled=other.ours, floor=floor.replay)
-    rows = [(a, b, ratio(times, a, b)) for a, b in (("eager", "floor"), ("compiled", "floor"), ("compiled", "eager"))]
+    yield from (row("eager", "floor"), row("compiled", "floor"), row("compiled", "eager"))
     step = statistics.median(times["eager"])
-    blocks = [f"| dequantizing {kind} / eager | {share:.3f} |" for kind, share in shares(model, step, device).items()]
+    yield from (f"| dequantizing {kind} / eager | {share:.3f} |" for kind, share in shares(model, step, device).items())
     del floor
     quantized(other)
     times = timed(eager=model.ours, fp8=other.ours)
-    rows.append(("fp8, compiled", "eager", ratio(times, "fp8", "eager")))
+    yield row("fp8", "eager", "fp8, compiled")
     if device == "cuda":
         other = Ours(case, device)
-        Streamed([block for name in other.dit.BLOCKS for block in getattr(other.dit, name)], device)
+        Streamed(other.dit, device)
         times = timed(eager=model.ours, streamed=other.ours)
-        rows.append(("streamed weights", "eager", ratio(times, "streamed", "eager")))
-    return [*(f"| {a} / {b} | {shown(values)} |" for a, b, values in rows), *blocks]
+        yield row("streamed", "eager", "streamed weights")
 
 
-def table(small: bool, double: int = 4, single: int = 8, num: int = 10) -> list[str]:
+def table(small: bool, double: int = 4, single: int = 8, num: int = 10) -> Iterator[str]:
     """The rows with their head; `small` is a toy on the CPU, which says nothing of speed."""
     if not (small or torch.cuda.is_available()):
         raise SystemExit("benchmarks.gpu measures on CUDA, and PyTorch finds no CUDA device here.")
     sizes = {"heads": 24, "double": double, "single": single, "height": 60, "width": 104}
     case = Case(**(SMALL if small else sizes), dtype=torch.bfloat16)
+    yield from ("A step at 480 x 832", "", "| ratio | median, quartiles |", "|---|---|")
     with torch.no_grad():
-        rows = measure(case, "cpu" if small else "cuda", 2 if small else num, "eager" if small else "inductor")
-    return ["A step at 480 x 832", "", "| ratio | median, quartiles |", "|---|---|", *rows]
+        yield from measure(case, "cpu" if small else "cuda", 2 if small else num, "eager" if small else "inductor")
 
 
 def main() -> None:

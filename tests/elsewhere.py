@@ -1,7 +1,8 @@
 """A stand-in for a device that lacks float64, complex numbers and float8, such as Apple's MPS.
 
 `Elsewhere` is a tensor that claims to be on that device and holds a tensor of the CPU. Inside `device()` the usual
-calls make such tensors and move them there and back. Mixing devices raises, as it does on a real one.
+calls make such tensors and move them there and back. Mixing devices raises, as it does on a real one. Exponentials
+differ from the CPU's in the last bit, as they do on a GPU.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ LACKING = (
     *(torch.float64, torch.complex32, torch.complex64, torch.complex128),
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
 )
+
+
+ROUNDED = (torch.ops.aten.exp, torch.ops.aten.pow, torch.ops.aten.log)
 
 
 class Elsewhere(Tensor):
@@ -47,6 +51,8 @@ class Elsewhere(Tensor):
         assert not stray, f"{func}: tensors of the CPU beside those of the device, {stray}"
         known = {id(x.held): x for x in tensors if isinstance(x, Elsewhere)}  # what a call in place returns
         out = func(*_held(args), **_held(dict(kwargs or {})))
+        if func.overloadpacket in ROUNDED:  # no two devices round these alike
+            out = torch.nextafter(out, torch.full_like(out, torch.inf))
 
         def there(x: Any) -> Any:
             return known[id(x)] if id(x) in known else Elsewhere(x) if isinstance(x, Tensor) else x

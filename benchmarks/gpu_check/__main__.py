@@ -10,10 +10,11 @@ Parts run in the order of what they tell. .payload/ is ignored by git and travel
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ NAMES = ("parity", "attention", "forward", "workflow", "released_24", "released_
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def parts() -> Mapping[str, Callable[[bool], list[str]]]:
+def parts() -> Mapping[str, Callable[[bool], Iterable[str]]]:
     """Each part's function, which gives lines of Markdown and raises where a check fails."""
     from . import hosted, library
 
@@ -37,15 +38,15 @@ def parts() -> Mapping[str, Callable[[bool], list[str]]]:
 
 
 def run_one(name: str, small: bool) -> int:
-    """Run a part in this process; its lines go to standard output."""
+    """Run a part in this process; its lines go to standard output, each when it is there."""
     import torch
 
     from ..timing import circumstances
 
     torch.set_grad_enabled(False)
     toy = ["A toy on a CPU, which says nothing of speed.", ""] if small else []
-    lines = [circumstances(), "", *toy, *parts()[name](small)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    for line in itertools.chain((circumstances(), "", *toy), parts()[name](small)):
+        print(line, flush=True)  # noqa: T201
     return 0
 
 
@@ -58,14 +59,19 @@ def run_all(names: list[str], small: bool, results: Path) -> int:
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
             output, errors, status = done.stdout, done.stderr, done.returncode
-        except subprocess.TimeoutExpired:
-            output, errors, status = "", f"It took more than {limit} s.", 1
+        except subprocess.TimeoutExpired as fault:
+            output, errors, status = _text(fault.stdout), f"It took more than {limit} s.", 1
         failed += status != 0
-        lines = output.splitlines() if status == 0 else ["Failed:", "", "```", *errors.splitlines()[-15:], "```"]
+        lines = output.splitlines() + (["", "Failed:", "", "```", *errors.splitlines()[-15:], "```"] if status else [])
         write_section(results, name, lines)
         sys.stdout.write(f"== {name}\n" + "\n".join(lines) + "\n")
         sys.stdout.flush()
     return failed
+
+
+def _text(output: bytes | str | None) -> str:
+    """What a process wrote before its time was up."""
+    return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
 
 
 def main() -> int:

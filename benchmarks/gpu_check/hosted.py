@@ -31,7 +31,8 @@ TOY = {"heads": 2, "head_dim": 16, "double_blocks": 1, "single_blocks": 1, "refi
 TOY |= {"text_dim": 64, "pooled_dim": 32}
 STEPS = 4
 NO_PAGE = CACHE / "no-page"
-NOTED = "aimdo|DynamicVRAM|loaded (partially|completely)|offload"
+NOTED = "DynamicVRAM|loaded (partially|completely)"
+COLOUR = re.compile(r"\x1b\[\d*m")
 # A name, the host's arguments, and whether the layers that are tabulated are hidden from the host.
 WAYS = (
     ("on", (), True),
@@ -92,7 +93,9 @@ def released(limit: float, small: bool) -> list[str]:
                 run(host.url, {"1": {"class_type": "CheckWithoutAside", "inputs": {}}})
             times = stepped(host, section(file.name, small))
             held = json.loads(found.read_text("utf-8"))
-            noted += [f"{name}: {line}" for line in host.log_text().splitlines() if re.search(NOTED, line)]
+            noted += [
+                f"{name}: {line}" for line in COLOUR.sub("", host.log_text()).splitlines() if re.search(NOTED, line)
+            ]
         figures = [held.get(key, 0) / 1e9 for key in ("peak", "model", "loaded")]
         rows.append(f"| {name} | {statistics.median(times):.2f} | " + " | ".join(f"{x:.1f}" for x in figures) + " |")
     return [*rows, "", *(["What ComfyUI logged:", "", "```", *noted, "```"] if noted else [])]
@@ -141,17 +144,25 @@ def stepped(host: Host, prompt: dict[str, Any]) -> list[float]:
 
 
 def decode(small: bool) -> list[str]:
-    """37 frames of 480 x 832 through HunyuanVideo's VAE at its released width, by both nodes; the first loads it."""
+    """37 frames of 480 x 832 through HunyuanVideo's VAE at its released width, by both nodes in turn.
+
+    The first round loads the VAE and is left out. Every round has a latent batch of its own: the host caches results.
+    """
     rows = ["| node | seconds | peak, GB |", "|---|---|---|"]
     size = {"width": 64, "height": 64, "length": 9} if small else {"width": 832, "height": 480, "length": 37}
+    seconds: dict[str, list[float]] = {"FramePackVAEDecode": [], "VAEDecode": []}
+    peaks: dict[str, float] = {}
     with hosted() as (host, found):
-        for node in ("FramePackVAEDecode", "VAEDecode"):
-            graph = Graph("check", "")
-            latents = graph.add("EmptyHunyuanLatentVideo", **size, batch_size=1)
-            images = graph.add(node, samples=latents, vae=graph.add("CheckVAE", width=32 if small else 128))
-            graph.add("CheckMemory", after=images)
-            began = time.perf_counter()
-            run(host.url, graph.api())
-            took, held = time.perf_counter() - began, json.loads(found.read_text("utf-8"))
-            rows.append(f"| {node} | {took:.1f} | {held.get('peak', 0) / 1e9:.1f} |")
+        for number in range(4):
+            for node, times in seconds.items():
+                graph = Graph("check", "")
+                latents = graph.add("CheckLatents", seed=number, **size)
+                images = graph.add(node, samples=latents, vae=graph.add("CheckVAE", width=32 if small else 128))
+                graph.add("CheckMemory", after=images)
+                began = time.perf_counter()
+                run(host.url, graph.api())
+                times.append(time.perf_counter() - began)
+                peaks[node] = json.loads(found.read_text("utf-8")).get("peak", 0) / 1e9
+    for node, times in seconds.items():
+        rows.append(f"| {node} | {statistics.median(times[1:]):.2f} | {peaks[node]:.1f} |")
     return rows

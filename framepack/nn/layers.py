@@ -51,10 +51,13 @@ class Factory:
 
 
 def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
-    """values ``b`` -> ``b channels``: cosines, then sines, of frequencies from 1 down to 1/10000."""
+    """values ``b`` -> ``b channels``: cosines, then sines, of frequencies from 1 down to 1/10000.
+
+    The frequencies are the CPU's on every device: one rounding of theirs is 1e-3 of an angle where a value is 10,000.
+    """
     half = channels // 2
-    frequency = torch.exp(-math.log(10_000) / half * torch.arange(half, device=values.device, dtype=torch.float32))
-    angle = values.float()[:, None] * frequency
+    frequency = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device="cpu"))
+    angle = values.float()[:, None] * frequency.to(values.device)
     return torch.cat([angle.cos(), angle.sin()], -1)
 
 

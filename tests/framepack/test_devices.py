@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from framepack.models.memo import KEY, Constants, Store
+from framepack.nn.layers import sinusoid
 from framepack.packing.history import gather
 from framepack.planning.video import make_plan
 from framepack.sampling.sigmas import flow_sigmas
@@ -46,6 +47,12 @@ def test_a_section_is_the_same_on_a_device_that_lacks_dtypes(small: Small, solve
         got = section(small, solver, where)
         assert isinstance(got, Elsewhere)
         assert (got.cpu() - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_a_guidance_of_ten_thousand_has_the_same_embedding_on_every_device():
+    values = torch.tensor([9984.0, 1000.0, 0.5])
+    with device() as where:
+        assert (sinusoid(values.to(where)).cpu() - sinusoid(values)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)

@@ -69,6 +69,22 @@ class CheckVAE:
         return (vae,)
 
 
+class CheckLatents:
+    """Random latents of HunyuanVideo's VAE; the sizes are those of the frames."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("LATENT",), "make", "checks"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict:  # noqa: N802 - the host's name
+        """Sizes in pixels and frames, and a seed."""
+        return {"required": {name: ("INT", {"default": 0}) for name in ("width", "height", "length", "seed")}}
+
+    def make(self, width: int, height: int, length: int, seed: int) -> tuple:
+        """The latents."""
+        shape = (1, 16, (length + 3) // 4, height // 8, width // 8)
+        return ({"samples": torch.randn(shape, generator=torch.Generator().manual_seed(seed))},)
+
+
 class CheckMemory:
     """Writes what the model holds, and the most that the process held since the last look, once a value is there."""
 
@@ -106,4 +122,5 @@ class CheckWithoutAside:
         return {}
 
 
-NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (CheckText, CheckVAE, CheckMemory, CheckWithoutAside)}
+NODES = (CheckText, CheckVAE, CheckLatents, CheckMemory, CheckWithoutAside)
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in NODES}
