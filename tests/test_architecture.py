@@ -33,7 +33,9 @@ ALLOWED = {
     "shapes": BASICS
     | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
     "job_file": BASICS | {"packing", "models", "sampling"},
-    "commands": BASICS | {"packing", "models", "sampling", "pipeline", "job_file", "metrics", "training", "shapes"},
+    "job_run": {"errors", "nn", "models", "sampling", "pipeline", "job_file", "checkpoints", "store", "training"},
+    "commands": BASICS
+    | {"packing", "models", "sampling", "pipeline", "job_file", "job_run", "metrics", "training", "shapes", "store"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ def add_generate(commands: Any) -> None:
     generate.add_argument("--history-guidance", type=float, default=1.0, metavar="SCALE")
     generate.add_argument("--device", default="cpu", help="of a job's model: cpu, cuda, mps")
     generate.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"), help="of a job's model")
+    generate.add_argument("--attention", default="sdpa", choices=("sdpa", "sage", "flash"), help="of a job's model")
+    generate.add_argument("--threads", type=int, metavar="N", help="of a job's products on a CPU")
+    generate.add_argument("--store", type=Path, metavar="FOLDER", help="keep a job's finished sections there")
     generate.set_defaults(run=_generate)
 
 
 def _generate(arguments: argparse.Namespace) -> str:
-    if arguments.output.exists():
+    if arguments.output.exists() and os.environ.get("RANK", "0") == "0":
         raise FramePackError(f"The output must be a new file; {arguments.output} exists. Choose another name.")
     return _job(arguments) if arguments.job else _video(arguments)
 
@@ -77,38 +81,40 @@ def _video(arguments: argparse.Namespace) -> str:
 
 
 def _job(arguments: argparse.Namespace) -> str:
-    """A job's latents, as ComfyUI's LoadLatent reads them."""
+    """A job's latents, as ComfyUI's LoadLatent reads them. Under torchrun all processes share each section."""
+    from .. import pipeline
+    from ..job_file import JobFile
+    from ..job_run import JobRun, Place
+    from ..training.parallel import rank, start, world
+
+    device, attention = arguments.device, arguments.attention
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        device, attention = str(start(device)), "ulysses" if attention == "sdpa" else f"ulysses+{attention}"
+    job = JobFile.load(arguments.job)
+    run = JobRun.of(job, Place(device=device, dtype=arguments.dtype, attention=attention, threads=arguments.threads))
+    progress = Lines(len(job.plan.sections)) if rank() == 0 else None
+    how: dict[str, Any] = {"like": job.like, "store": opened(arguments.store), "progress": progress}
+    latents = pipeline.generate(job.plan, job.anchors(), run, run.settings, **how)
+    if rank():
+        return f"process {rank() + 1} of {world()}"
+    return f"{arguments.output}: latents {list(save_latents(job, latents, arguments.output).shape)}"
+
+
+def save_latents(job: Any, latents: Any, path: Path) -> Any:
+    """Write a job's normalised latents ``b c t h w`` raw, as ComfyUI's LoadLatent reads them; the raw latents."""
     import torch
     from safetensors.torch import save_file
 
-    from .. import pipeline
-    from ..job_file import JobFile
-    from ..models.backbones import backbone_with
-    from ..sampling.denoiser import DitDenoiser
-    from ..sampling.staged import solver_named
-    from ..training.trainees import dit_of
-
-    job = JobFile.load(arguments.job)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[arguments.dtype]
-    dit = dit_of(job.model, dtype).to(arguments.device)
-    denoiser = DitDenoiser(dit=dit, prompts=job.prompts, negative=job.negative, dtype=dtype, device=arguments.device)
-    latents = pipeline.generate(
-        job.plan,
-        job.anchors(),
-        pipeline.SolverSampler(denoiser=denoiser, solver=solver_named(job.solver), guidance=job.guidance),
-        pipeline.Settings(
-            seed=job.seed,
-            steps=job.steps,
-            sigmas=job.sigmas,
-            patch=job.plan.geometry.patch,
-            outside_noise=backbone_with(dit.spec).outside_noise,
-        ),
-        like=job.like,
-        progress=Lines(len(job.plan.sections)),
-    )
     raw = job.raw(latents).contiguous()
-    save_file({"latent_tensor": raw, "latent_format_version_0": torch.tensor([])}, arguments.output)
-    return f"{arguments.output}: latents {list(raw.shape)}"
+    save_file({"latent_tensor": raw, "latent_format_version_0": torch.tensor([])}, path)
+    return raw
+
+
+def opened(folder: Path | None) -> Any:
+    """The section store in a folder, if there is one; nothing is ever removed from it to make room."""
+    from ..store.section_store import SectionStore
+
+    return None if folder is None else SectionStore(folder, limit=2**62)
 
 
 class Lines:
@@ -122,4 +128,5 @@ class Lines:
         sys.stderr.write(f"section {job.index + 1} of {self.sections}, {len(job.sigmas) - 1} steps\n")
 
     def loaded(self, job: Any) -> None:
-        """Nothing is stored."""
+        """A section is in the store."""
+        sys.stderr.write(f"section {job.index + 1} of {self.sections} is stored\n")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import FramePackError, LatentSizeError
 from ..nn.attention import Attention
 from ..nn.layers import Modulation
+from ..nn.ranks import ALONE, Ranks, Shares
 from ..nn.rope import Phases, Rope
 from ..nn.rows import takes_runs
 from ..packing.embedding import PackedEmbedding, pad_to, phases_of, tokens_of
@@ -87,6 +88,11 @@ class PackedDiT(nn.Module):
         """May a block's layers be called on runs of rows? A host whose layers move weights in each call says no."""
         return takes_runs(block)
 
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the tokens out, by this model's attention; mostly there is but one."""
+        return getattr(self.attention, "ranks", ALONE)
+
     def pack(
         self,
         x: Tensor,
@@ -96,6 +102,7 @@ class PackedDiT(nn.Module):
     ) -> tuple[Tensor, Phases]:
         """Tokens ``b l d`` and phases of history and section; x ``b c t h w``, positions ``t`` latent frame indices.
 
+        Where several processes share a section, these are the rows of each that this one holds.
         Raises LatentSizeError where positions and frames disagree.
         """
         num_lat_frames = x.shape[2]
@@ -106,7 +113,7 @@ class PackedDiT(nn.Module):
                 f"{num_lat_frames} latent frames."
             )
         x = pad_to(x, self.spec.geometry.latents(BASE))
-        section = self.patchify(x).flatten(2).transpose(1, 2)  # b l d
+        section = self.ranks.own(self.patchify(x).flatten(2).transpose(1, 2))  # b l d
         shape = self.past_key(history)
         before = constants.keep("history", shape, [g.latents for g in history], lambda: self.packed(history), 2)
         place = (tuple(positions), x.shape[3:], shape, x.device)
@@ -115,21 +122,32 @@ class PackedDiT(nn.Module):
 
     def past_key(self, history: Sequence[ContextGroup]) -> tuple[Any, ...]:
         """What determines the tokens and phases of a history beside its latents."""
-        return tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
+        groups = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
+        return groups, self.ranks.rank, self.ranks.world
 
     def packed(self, history: Sequence[ContextGroup]) -> list[Tensor]:
-        """The tokens of each group, ``b l d``."""
-        return [tokens_of(group, self.packing_layers, self.spec.geometry) for group in history]
+        """The tokens of the groups, ``b l d``; of several processes each keeps its own rows."""
+        tokens = [tokens_of(group, self.packing_layers, self.spec.geometry) for group in history]
+        return tokens if self.ranks.world == 1 or not tokens else [self.ranks.own(torch.cat(tokens, 1))]
 
     def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
         """Phases of the tokens that `pack` makes of a history and a section ``b c t h w``, padded to whole tokens."""
         rope, patch = self.spec.rope, self.spec.geometry.patch
         here = rope.grid(torch.tensor(positions), x.shape[3] // patch, x.shape[4] // patch)
-        return torch.cat([*(phases_of(rope, group, patch) for group in history), here], 1)
+        before = [phases_of(rope, group, patch) for group in history]
+        if self.ranks.world > 1:
+            before, here = [self.ranks.own(torch.cat(before, 1))] if before else [], self.ranks.own(here)
+        return torch.cat([*before, here], 1)
 
     def section(self, img: Tensor, x: Tensor) -> slice:
-        """The tokens of a section ``b c t h w`` among all picture tokens ``b l d``: the last ones."""
-        return slice(img.shape[1] - prod(self.grid(x)), img.shape[1])
+        """The tokens of a section ``b c t h w`` among the picture tokens ``b l d``: the last ones."""
+        return slice(img.shape[1] - self.ranks.count(prod(self.grid(x))), img.shape[1])
+
+    def shares(self, x: Tensor, history: Sequence[ContextGroup], num_text: int = 0) -> Shares:
+        """How the tokens of history, section ``b c t h w`` and text are shared out over processes."""
+        section = prod(self.grid(x))
+        before = sum(group.num_tokens(self.spec.geometry.patch) for group in history)
+        return Shares(ranks=self.ranks, segments=(before, section, num_text), read=section)
 
     def unpatchified(self, tokens: Tensor, x: Tensor, layout: str) -> Tensor:
         """The section's tokens ``b l p*p*c`` as latents of the size of x ``b c t h w``.
@@ -137,6 +155,7 @@ class PackedDiT(nn.Module):
         `layout` is the order of a token's values in einops letters, such as ``(c ph pw)``.
         """
         (t, h, w), patch = self.grid(x), self.spec.geometry.patch
+        tokens = self.ranks.whole(tokens, t * h * w)
         pattern = f"b (t h w) {layout} -> b c t (h ph) (w pw)"
         return rearrange(tokens, pattern, t=t, h=h, w=w, ph=patch, pw=patch)[..., : x.shape[3], : x.shape[4]]
 
@@ -151,6 +170,20 @@ class PackedDiT(nn.Module):
             for block in getattr(self, name):
                 block.compile(dynamic=True, **options)
 
-    def run(self, options: Mapping[str, Any], mask: Tensor | None = None, phases: Phases | None = None) -> Run:
-        """What blocks are given: this model's attention with a key mask and the host's options, and phases."""
-        return Run(partial(self.attention, mask=mask, transformer_options=options), phases)
+    def run(
+        self,
+        options: Mapping[str, Any],
+        mask: Tensor | None = None,
+        phases: Phases | None = None,
+        shares: Shares | None = None,
+    ) -> Run:
+        """What blocks are given: this model's attention with a key mask and the host's options, and phases.
+
+        Blocks whose tokens several processes share out, by `shares`, attend across them.
+        """
+        attend = partial(self.attention, mask=mask, transformer_options=options)
+        if shares is None or self.ranks.world == 1:
+            return Run(attend, phases)
+        mask = None if mask is None else shares.in_order(mask)
+        across = partial(self.attention.across, shares=shares, mask=mask, transformer_options=options)
+        return Run(attend, phases, across=across)

@@ -33,6 +33,7 @@ class Run(NamedTuple):
     `attention` takes q, k, v ``b n l e`` and gives ``b l n*e``; `phases` are those of the block's tokens ``1 l 2 e``;
     `rows` calls functions of single tokens; `read` are the tokens whose results count, all but in the last block.
     `past` is what the tokens see beside themselves; `keeps` is filled with their own keys and values.
+    `across` attends to the tokens of all processes that share a section, where there are several.
     """
 
     attention: Callable[..., Tensor]
@@ -41,6 +42,7 @@ class Run(NamedTuple):
     read: slice = EVERY
     past: Past | None = None
     keeps: Past | None = None
+    across: Callable[..., Tensor] | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q ``b l n e``, k and v ``b l' n e`` -> ``b l n*e``."""
@@ -53,7 +55,11 @@ class Run(NamedTuple):
             self.keeps.keys, self.keeps.values = k, v
         if self.past is not None:
             k, v = torch.cat([self.past.keys, k], 1), torch.cat([self.past.values, v], 1)
-        return self.attend(q[:, self.read], k, v)
+        if self.across is None:
+            return self.attend(q[:, self.read], k, v)
+        own = [x.transpose(1, 2) for x in (v, k, q[:, self.read])]
+        del q, k, v  # each is freed as soon as it has been exchanged
+        return self.across(own, reads=self.read != EVERY)
 
 
 class Blocks:

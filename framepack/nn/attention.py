@@ -61,12 +61,18 @@ def _flash() -> Attention:
 
 _MAKERS: dict[str, Callable[[], Attention]] = {"sdpa": lambda: sdpa, "sage": _sage, "flash": _flash}
 NAMES = tuple(_MAKERS)
+SHARED = "ulysses"  # over several processes, each with a kernel of NAMES: ulysses, or ulysses+flash
 
 
 def attention_named(name: str) -> Attention:
     """The back end of a name. Raises FramePackError for an unknown name, MissingPackageError for a missing package."""
+    first, _, kernel = name.partition("+")
+    if first == SHARED:
+        from .ulysses import ulysses  # torch.distributed is needed for this one alone
+
+        return ulysses(attention_named(kernel or "sdpa"))
     if name not in _MAKERS:
-        raise FramePackError(f"Attention must be one of {', '.join(NAMES)}; got {name!r}.")
+        raise FramePackError(f"Attention must be one of {', '.join((*NAMES, SHARED))}; got {name!r}.")
     return _MAKERS[name]()
 
 

@@ -53,7 +53,7 @@ def in_runs(*segments: Segment) -> Any:
 
 def pieces(num: int, size: int) -> Iterator[slice]:
     """Slices over `num` of nearly equal length, at most `size`."""
-    count = -(-num // size)
+    count = max(-(-num // size), 1)
     return (slice(num * i // count, num * (i + 1) // count) for i in range(count))
 
 

@@ -27,7 +27,7 @@ GB, MB = 1e9, 1e6
 class Work:
     """One section's forward pass: tokens that it generates and sees on a grid, by a model `model_width` wide.
 
-    `itemsize` is the bytes of an activation, `matrix` those of the largest weight.
+    `itemsize` is the bytes of an activation, `matrix` those of the largest weight; `ranks` processes share the tokens.
     """
 
     section: Section
@@ -37,6 +37,7 @@ class Work:
     itemsize: int
     matrix: int
     geometry: Geometry = RELEASED
+    ranks: int = 1
 
     @property
     def num_tokens(self) -> int:
@@ -52,8 +53,9 @@ class Work:
 
     @property
     def least(self) -> int:
-        """Bytes that it needs at least: for its blocks, or before them for the largest context group."""
-        blocks = ALIVE * self.num_tokens * self.model_width * self.itemsize + self.matrix
+        """Bytes that a process needs at least: for its blocks, or before them for the largest context group."""
+        own = self.num_tokens // self.ranks
+        blocks = ALIVE * own * self.model_width * self.itemsize + self.matrix
         return max(blocks, self.num_padded * self.geometry.channels * self.itemsize)
 
 

@@ -151,7 +151,8 @@ class HeliosDiT(PackedDiT):
         txt, _ = constants.keep("words", None, (context,), lambda: embedder.tokens(context, None))
 
         section, last = self.section(img, x), ("double_block", len(self.blocks) - 1)
-        blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, last, section)
+        run = self.run(options, phases=phases, shares=self.shares(x, history))
+        blocks = Blocks(run, options, self.takes_runs, last, section)
         inputs = {"txt": txt, "vec": vec, "history_vec": history_vec, "num_history": section.start}
         for i, block in enumerate(self.blocks):
             img = blocks("double_block", i, block, img=img, **inputs)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...nn.attention import Attention, sdpa
 from ...nn.layers import Factory, Modulation, modulated_norm
-from ...nn.rope import Phases, unturned
+from ...nn.rope import unturned
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
@@ -111,18 +111,17 @@ class HunyuanDiT(PackedDiT):
             txt = torch.cat([seen, txt], 1)
         parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
 
-        section, pasts = self.section(img, x), [None] * len(self.blocks_in_order)
-        if causal_history and section.start:
+        section, shares = self.section(img, x), self.shares(x, history, txt.shape[1])
+        txt, pasts = self.ranks.own(txt), [None] * len(self.blocks_in_order)
+        if causal_history and shares.segments[0]:
             place, seen = self.past_key(history), (*(g.latents for g in history), y, guidance)
-            before = img[:, : section.start], phases[:, : section.start], y, guidance, options
+            run = self.run(options, phases=phases[:, : section.start], shares=shares.first)
+            before = img[:, : section.start], y, guidance, run, options
             pasts = constants.keep("past", place, seen, lambda: self.pasts(*before))
-            img, phases = img[:, section.start :], phases[:, section.start :]
+            img, phases, shares = img[:, section.start :], phases[:, section.start :], shares.rest
             section = slice(0, img.shape[1])
-        num = img.shape[1] + txt.shape[1]
-        if pasts[0] is not None:
-            num += pasts[0].keys.shape[1]
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
-        run = self.run(options, key_mask(mask, num), phases)
+        run = self.run(options, key_mask(mask, sum(shares.segments)), phases, shares)
         blocks = Blocks(run, options, self.takes_runs, ("single_block", self.spec.single_blocks - 1), section)
         for i, block in enumerate(self.transformer_blocks):
             vec = [parts_of(layer) for layer in block.modulations]
@@ -142,11 +141,10 @@ class HunyuanDiT(PackedDiT):
         return [*self.transformer_blocks, *self.single_transformer_blocks]
 
     def pasts(
-        self, img: Tensor, phases: Phases, y: Tensor, guidance: Tensor | None, options: Mapping[str, Any]
+        self, img: Tensor, y: Tensor, guidance: Tensor | None, run: Run, options: Mapping[str, Any]
     ) -> list[Past]:
         """Keys and values, in each block, of a history's tokens ``b l d`` that see only themselves, at timestep 0."""
         vec = self.activated(torch.zeros(len(img), device=img.device), y, guidance)
-        run = self.run(options, phases=phases)
         blocks, none, found = Blocks(run, options, self.takes_runs, ("", 0), EVERY), img[:, :0], []
         for block in self.blocks_in_order:
             tokens = {"img": img, "vec": [layer(vec) for layer in block.modulations]}

@@ -188,14 +188,15 @@ class WanDiT(PackedDiT, Table):
         time, vec = embedder.time(timestep, context.dtype)
         txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
 
-        section, pasts = self.section(img, x), [None] * len(self.blocks)
-        if causal_history and section.start:
+        section, shares, pasts = self.section(img, x), self.shares(x, history), [None] * len(self.blocks)
+        if causal_history and shares.segments[0]:
             place, there = self.past_key(history), (*(g.latents for g in history), txt, seen)
-            before = img[:, : section.start], phases[:, : section.start], txt, seen, options
+            run = self.run(options, phases=phases[:, : section.start], shares=shares.first)
+            before = img[:, : section.start], txt, seen, run, options
             pasts = constants.keep("past", place, there, lambda: self.pasts(*before))
-            img, phases = img[:, section.start :], phases[:, section.start :]
+            img, phases, shares = img[:, section.start :], phases[:, section.start :], shares.rest
             section = slice(0, img.shape[1])
-        run = self.run(options, phases=phases)
+        run = self.run(options, phases=phases, shares=shares)
         blocks = Blocks(run, options, self.takes_runs, ("double_block", self.spec.blocks - 1), section)
         for i, block in enumerate(self.blocks):
             img = blocks("double_block", i, block, pasts[i], img=img, txt=txt, image=seen, vec=vec)
@@ -204,12 +205,10 @@ class WanDiT(PackedDiT, Table):
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
         return self.unpatchified(out, x, "(ph pw c)")
 
-    def pasts(
-        self, img: Tensor, phases: Phases, txt: Tensor, image: Tensor | None, options: Mapping[str, Any]
-    ) -> list[Past]:
+    def pasts(self, img: Tensor, txt: Tensor, image: Tensor | None, run: Run, options: Mapping[str, Any]) -> list[Past]:
         """Keys and values, in each block, of a history's tokens ``b l d`` that see only themselves, at timestep 0."""
         _, vec = self.condition_embedder.time(torch.zeros(len(img), device=img.device), txt.dtype)
-        blocks = Blocks(self.run(options, phases=phases), options, self.takes_runs, ("", 0), EVERY)
+        blocks = Blocks(run, options, self.takes_runs, ("", 0), EVERY)
         found = []
         for block in self.blocks:
             img, past = blocks.kept(block, img=img, txt=txt, image=image, vec=vec)
