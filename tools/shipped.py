@@ -14,7 +14,7 @@ from typing import Any
 from framepack.shapes.evaluate import GUIDANCE
 
 from .host import CACHE, REPO, running
-from .workflows import Graph, Node
+from .workflows import Graph, Info, Node
 
 log = logging.getLogger(__name__)
 FOLDER = REPO / "workflows"
@@ -24,63 +24,92 @@ GGUF = "FramePackI2V_HY_Q4_0.gguf"  # made by the user: the page offers to downl
 VAE, VISION = "hunyuan_video_vae_bf16.safetensors", "sigclip_vision_patch14_384.safetensors"
 LLAMA, CLIP_L = "llava_llama3_fp8_scaled.safetensors", "clip_l.safetensors"
 REPACKAGED = f"{HUB}/Comfy-Org/HunyuanVideo_repackaged/resolve/main/split_files"
+# Where each file is from, its folder, and about how many GB it has.
 FILES = {
-    I2V: (f"{HUB}/Kijai/HunyuanVideo_comfy/resolve/main/{I2V}", "diffusion_models"),
-    F1: (f"{HUB}/kabachuha/FramePack_F1_I2V_HY_20250503_comfy/resolve/main/{F1}", "diffusion_models"),
-    VAE: (f"{REPACKAGED}/vae/{VAE}", "vae"),
-    LLAMA: (f"{REPACKAGED}/text_encoders/{LLAMA}", "text_encoders"),
-    CLIP_L: (f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/{CLIP_L}", "text_encoders"),
-    VISION: (f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{VISION}", "clip_vision"),
+    I2V: (f"{HUB}/Kijai/HunyuanVideo_comfy/resolve/main/{I2V}", "diffusion_models", 16.3),
+    F1: (f"{HUB}/kabachuha/FramePack_F1_I2V_HY_20250503_comfy/resolve/main/{F1}", "diffusion_models", 16.3),
+    VAE: (f"{REPACKAGED}/vae/{VAE}", "vae", 0.5),
+    LLAMA: (f"{REPACKAGED}/text_encoders/{LLAMA}", "text_encoders", 9.1),
+    CLIP_L: (f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/{CLIP_L}", "text_encoders", 0.25),
+    VISION: (f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{VISION}", "clip_vision", 0.9),
 }
 INVERTED, FORWARD = "f1k1_x_g9_f1k1f2k2f16k4_td", "f1k1_x_f16k4f2k2f1k1_g9"
 PROMPT = "The girl dances gracefully, with clear movements, full of charm."
-NEEDS = "\n\nNeeds about 24 GB of files, which ComfyUI offers to download when they are missing."
+SIZE = "about 640 x 640 pixels, 5 s at 30 frames per second = 4 sections"
+NEEDS = (
+    f"\n\n**Size, time, memory**: {SIZE}. Every section costs the same, however long the video is. Time was not "
+    "measured on a card by us yet: the first section tells it, and the bar shows what is left. 16 GB of VRAM hold the "
+    "fp8 model; ComfyUI streams from RAM what does not fit (computed, not measured)."
+)
+BUILT_IN = "\n\n**Size, time, memory**: 64 x 64 pixels, 5 s at 30 frames per second = 4 sections. No GPU is needed."
 NEEDS_GGUF = (
     "\n\nNeeds the package gguf (`pip install gguf` into ComfyUI's Python) and a GGUF file in models/diffusion_models. "
     "Make one of a bf16 file: `python -m framepack convert FramePackI2V_HY_bf16.safetensors FramePackI2V_HY_Q4_0.gguf "
     "--type Q4_0`. It has 9.5 GB; 5.9 GB of it go to the card, where they fit, and are streamed where they do not. The "
-    "rest, for the modulations, stays in memory: 32 GB of it are advised. The other files have about 11 GB, which "
-    "ComfyUI offers to download. These sizes are computed; no card was measured yet."
+    "rest, for the modulations, stays in memory: 32 GB of it are advised. These sizes are computed; no card was "
+    "measured yet."
 )
 
 
 def image_to_video_small() -> Graph:
     """The built-in model: a start image, a prompt, five seconds."""
-    g = Graph(
+    return _built_in(
         "image_to_video_small",
-        "## A first video, with nothing to download\n\nThe model is built into the pack. It knows one coloured shape "
-        "(circle, square, triangle, star; red, green, blue, yellow, purple, cyan) that moves right, left, up or down, "
-        "slowly or quickly, and may turn. Change the prompt's direction or the length, and queue again: sections that "
-        "the edit does not touch are kept.\n\nPackHistory and EndpointPlanner show what is packed and planned.",
+        "## A first video, nothing to download\n\nPress **Run**. The model is built into the pack. It knows one "
+        "coloured shape (circle, square, triangle, star; red, green, blue, yellow, purple, cyan) that moves right, "
+        "left, up or down, slowly or quickly, and may turn.\n\nThen change one thing, and run again: the direction in "
+        "**Prompt**, **seconds** in Endpoint Planner, or your own image. Pack History and Endpoint Planner draw what "
+        "is packed and planned.\n\n**Reuse**: this order makes the end first and each section sees those after it. A "
+        "new prompt for the whole video or another length makes all sections again. In `prompts` of Endpoint Planner, "
+        "a change near the beginning of the video keeps the sections after it.",
+        "a red star moves to the right on a plain background",
     )
+
+
+def loop_small() -> Graph:
+    """The built-in model: the last section leads back to the first image."""
+    return _built_in(
+        "loop_small",
+        "## A loop, nothing to download\n\nThe start image is the end image too: **end_image** is on, and the same "
+        "latent goes to `start_latent` and `end_latent` of Section Sampler. The last section meets the first. The end "
+        "image guides the video and is not part of it, so no frame stands twice where the loop closes. With a released "
+        "model (FramePack I2V) connect the same two inputs.",
+        "a red star moves slowly on a plain background",
+        loop=True,
+    )
+
+
+def _built_in(name: str, note: str, prompt: str, loop: bool = False) -> Graph:
+    g = Graph(name, note + BUILT_IN)
     model = g.add("FramePackLoadModel", model_name="framepack_shapes_dit.safetensors")
     clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
-    image = g.add("LoadImage", image="framepack_red_star.png")
-    prompt = "a red star moves to the right on a plain background"
-    positive = g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt)
+    image = g.ask(g.add("LoadImage", image="framepack_red_star.png"), "image")
+    positive = g.ask(g.add("CLIPTextEncode", title="Prompt", clip=clip, text=prompt), "text")
     negative = g.add("CLIPTextEncode", title="No prompt", clip=clip, text="")
     size = {"width": 64, "height": 64}
     fitted = g.add("ImageScale", title="To 64 x 64", image=image, upscale_method="area", crop="center", **size)
     start = g.add("VAEEncode", title="Start image", pixels=fitted, vae=vae)
     schedule = g.add("PackHistory", schedule=INVERTED, **size)
-    plan = g.add("EndpointPlanner", schedule=schedule, seconds=5.0, fps=30.0, start_image=True, **size)
+    given = {"seconds": 5.0, "fps": 30.0, **size, "start_image": True} | ({"end_image": True} if loop else {})
+    plan = g.ask(g.add("EndpointPlanner", schedule=schedule, start_latent=start, **given), "seconds")
     led = {"cfg": GUIDANCE.cfg, "cfg_above": GUIDANCE.cfg_above, "history_guidance": GUIDANCE.history}
-    samples = sampler(g, model, plan, positive, **led, seed=5, negative=negative, start_latent=start)
-    return finish(g, samples, vae)
+    ends = {"start_latent": start} | ({"end_latent": start} if loop else {})
+    return finish(g, sampler(g, model, plan, positive, **led, seed=5, negative=negative, **ends), vae)
 
 
 class Released:
     """The parts that all workflows of the released models share."""
 
     def __init__(self, name: str, note: str, model: str = I2V, prompt: str = PROMPT):
-        self.g = Graph(name, note + (NEEDS_GGUF if model == GGUF else NEEDS))
+        files = [CLIP_L, LLAMA, VAE, VISION] if model == GGUF else [model, CLIP_L, LLAMA, VAE, VISION]
+        self.g = Graph(name, note + models_of(files) + (NEEDS_GGUF if model == GGUF else NEEDS))
         self.model = self.load("FramePackLoadModel", [model], model_name=model)
         names = {"clip_name1": CLIP_L, "clip_name2": LLAMA, "type": "hunyuan_video", "device": "default"}
         self.clip = self.load("DualCLIPLoader", [CLIP_L, LLAMA], **names)
         self.vae = self.load("VAELoader", [VAE], vae_name=VAE)
         self.vision = self.load("CLIPVisionLoader", [VISION], clip_name=VISION)
-        self.positive = self.g.add("CLIPTextEncode", title="Prompt", clip=self.clip, text=prompt)
+        self.positive = self.g.ask(self.g.add("CLIPTextEncode", title="Prompt", clip=self.clip, text=prompt), "text")
         self.forward = model == F1
         schedule = FORWARD if self.forward else INVERTED
         self.schedule = self.g.add("PackHistory", schedule=schedule, width=640, height=640)
@@ -93,7 +122,7 @@ class Released:
 
     def image(self, title: str) -> Node:
         """An image in a size that the model was trained on; outputs image, width, height."""
-        loaded = self.g.add("LoadImage", title=title, image="framepack_red_star.png")
+        loaded = self.g.ask(self.g.add("LoadImage", title=title, image="framepack_red_star.png"), "image")
         return self.g.add("FramePackResolution", image=loaded, base=640, fit="crop")
 
     def latent(self, image: Node, title: str) -> Node:
@@ -104,10 +133,10 @@ class Released:
         """What the vision encoder makes of an image."""
         return self.g.add("CLIPVisionEncode", clip_vision=self.vision, image=image, crop="none")
 
-    def plan(self, width: Any, height: Any, **values: Any) -> Node:
-        """A plan in an image's size."""
-        given = {"seconds": 5.0, "fps": 30.0, "start_image": True} | values
-        return self.g.add("EndpointPlanner", schedule=self.schedule, width=width, height=height, **given)
+    def plan(self, **values: Any) -> Node:
+        """A plan; it has an image's size if its latent is among the values."""
+        given = {"seconds": 5.0, "fps": 30.0, "width": 640, "height": 640, "start_image": True} | values
+        return self.g.ask(self.g.add("EndpointPlanner", schedule=self.schedule, **given), "seconds")
 
     def streamed(self, plan: Node, **values: Any) -> Graph:
         """Sample, and decode while the video is written, so that no more than a tile of frames is in memory."""
@@ -145,8 +174,8 @@ def image_to_video_small_card() -> Graph:
         GGUF,
     )
     image = r.image("Start image")
-    plan = r.plan(image[1], image[2])
-    return r.streamed(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
+    start = {"start_latent": r.latent(image, "Start image")}
+    return r.streamed(r.plan(**start), clip_vision_output=r.seen(image), **start)
 
 
 def image_to_video_f1() -> Graph:
@@ -161,8 +190,8 @@ def image_to_video_f1() -> Graph:
 
 def _from_image(r: Released) -> Graph:
     image = r.image("Start image")
-    plan = r.plan(image[1], image[2])
-    return r.finish(plan, start_latent=r.latent(image, "Start image"), clip_vision_output=r.seen(image))
+    start = {"start_latent": r.latent(image, "Start image")}
+    return r.finish(r.plan(**start), clip_vision_output=r.seen(image), **start)
 
 
 def text_to_video() -> Graph:
@@ -174,7 +203,7 @@ def text_to_video() -> Graph:
         prompt="A sailing boat crosses a calm bay at sunset, gentle waves, cinematic.",
     )
     black = r.g.add("EmptyImage", title="Black", width=384, height=384, batch_size=1, color=0)
-    plan = r.plan(832, 480, start_image=False, without_start="zero latent")
+    plan = r.plan(width=832, height=480, start_image=False, without_start="zero latent")
     return r.finish(plan, clip_vision_output=r.seen(black))
 
 
@@ -186,8 +215,8 @@ def start_and_end_frame() -> Graph:
         "are fitted to the start image's size.",
     )
     start, end = r.image("Start image"), r.image("End image")
-    plan = r.plan(start[1], start[2], end_image=True)
     latents = {"start_latent": r.latent(start, "Start image"), "end_latent": r.latent(end, "End image")}
+    plan = r.plan(end_image=True, start_latent=latents["start_latent"])
     return r.finish(plan, clip_vision_output=r.seen(start), **latents)
 
 
@@ -202,8 +231,8 @@ def key_frames() -> Graph:
     named = r.g.add("FramePackKeyframe", name="middle", latent=r.latent(middle, "Key frame"))
     prompt = "The girl stops, turns to the camera and smiles."
     point = r.g.add("FramePackEndpoint", seconds=4.8, prompt=prompt, keyframe="middle")
-    plan = r.plan(start[1], start[2], seconds=9.6, endpoints=point)
     outside = {"start_latent": r.latent(start, "Start image"), "anchors": named, "clip": r.clip}
+    plan = r.plan(seconds=9.6, endpoints=point, start_latent=outside["start_latent"])
     return r.finish(plan, clip_vision_output=r.seen(start), **outside)
 
 
@@ -217,8 +246,8 @@ def single_frame() -> Graph:
     )
     r.schedule.values["schedule"] = "f1k1_x_g1_f1k1f2k2f16k4_td"
     image = r.image("Image")
-    plan = r.plan(image[1], image[2], seconds=0.1)
-    return r.finish(plan, still=True, start_latent=r.latent(image, "Image"), clip_vision_output=r.seen(image))
+    start = {"start_latent": r.latent(image, "Image")}
+    return r.finish(r.plan(seconds=0.1, **start), still=True, clip_vision_output=r.seen(image), **start)
 
 
 def extend_forwards() -> Graph:
@@ -239,14 +268,21 @@ def _extend(name: str, direction: str, model: str, note: str) -> Graph:
     latent = r.g.add("FramePackVideoEncode", images=fitted, vae=r.vae, extend=direction)
     first = r.g.add("ImageFromBatch", title="One frame for the vision encoder", image=fitted, batch_index=0, length=1)
     given = {"start_image": False, "without_start": "zero latent", "extend": direction, "video_latent": latent}
-    plan = r.plan(fitted[1], fitted[2], **given)
+    plan = r.plan(**given)
     return r.finish(plan, video_latent=latent, clip_vision_output=r.seen(first))
 
 
 def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, seed: int = 1, **values: Any) -> Node:
     """SectionSampler with the numbers to start from."""
     numbers = {"seed": seed, "steps": 25, "cfg": cfg, "guidance": 10.0}
-    return g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values)
+    return g.ask(g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values), "seed")
+
+
+def models_of(files: list[str]) -> str:
+    """The part of a note that says which files a workflow needs, and where they go."""
+    total = sum(FILES[name][2] for name in files)
+    lines = [f"- [{name}]({FILES[name][0]}) in models/{FILES[name][1]}, {FILES[name][2]} GB" for name in files]
+    return f"\n\n**Models**, {total:.0f} GB; ComfyUI offers to download what is missing:\n\n" + "\n".join(lines)
 
 
 def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Graph:
@@ -262,20 +298,38 @@ def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Gr
 
 
 WORKFLOWS = (
-    *(image_to_video_small, image_to_video, image_to_video_f1, text_to_video, start_and_end_frame, key_frames),
+    *(
+        image_to_video_small,
+        loop_small,
+        image_to_video,
+        image_to_video_f1,
+        text_to_video,
+        start_and_end_frame,
+        key_frames,
+    ),
     *(single_frame, extend_forwards, extend_backwards, image_to_video_small_card),
 )
+
+
+def page_name(name: str) -> str:
+    """The name of a workflow on the page: those that need no download are listed first, the starter before all."""
+    return name if name.endswith("_small") else f"released_{name}"
 
 
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with running(CACHE / "demo") as host:
-        info = host.get("/object_info")
+        write(host.get("/object_info"))
+
+
+def write(info: Info) -> None:
+    """Write every workflow in both formats; `info` is what the host tells of its nodes."""
     (FOLDER / "api").mkdir(parents=True, exist_ok=True)
     for make in WORKFLOWS:
         graph = make()
-        (FOLDER / f"{graph.name}.json").write_text(json.dumps(graph.page(info), indent=1) + "\n", "utf-8")
+        page = json.dumps(graph.page(info), indent=1)
+        (FOLDER / f"{page_name(graph.name)}.json").write_text(page + "\n", "utf-8")
         (FOLDER / "api" / f"{graph.name}.json").write_text(json.dumps(graph.api(), indent=1) + "\n", "utf-8")
         log.info("%s: %d nodes", graph.name, len(graph.nodes))
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .pages import Box, boxes, note, place
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-COLUMN, GAP_Y, ROW_Y = 420, 60, 26  # pixels on the page
-PICTURED = ("LoadImage", "SaveVideo", "PackHistory", "EndpointPlanner", "SectionSampler")
+SCALE, OFFSET = 0.72, [90, 190]  # how a workflow opens: nothing below 70 %
 
 Info = dict[str, Any]
 
@@ -43,6 +44,12 @@ class Graph:
     name: str
     note: str
     nodes: list[Node] = field(default_factory=list)
+    asked: list[tuple[Node, str]] = field(default_factory=list)  # inputs that the page asks for in app mode
+
+    def ask(self, node: Node, *names: str) -> Node:
+        """Show inputs of a node in app mode, where the host has it."""
+        self.asked += [(node, name) for name in names]
+        return node
 
     def add(self, kind: str, *, title: str | None = None, models: list | None = None, **values: Any) -> Node:
         """Add a node; a Node as a value is its first output."""
@@ -65,7 +72,7 @@ class Graph:
     def page(self, info: Info) -> dict[str, Any]:
         """What the page opens."""
         links: list[list[Any]] = []
-        places = layout(self.nodes, info)
+        places = place([(node.id, node.kind) for node in self.nodes])
         drawn = [draw(node, info[node.kind], places[node.id], links) for node in self.nodes]
         for link in links:  # number, from, output, to, input, type
             drawn[link[1] - 1]["outputs"][link[2]]["links"].append(link[0])
@@ -73,13 +80,18 @@ class Graph:
         return {
             "last_node_id": last,
             "last_link_id": len(links),
-            "nodes": [*drawn, note(last, self.note)],
+            "nodes": [*drawn, note(last, self.note, places, {node.id: node.kind for node in self.nodes})],
             "links": links,
-            "groups": [],
+            "groups": boxes({node.id: node.kind for node in self.nodes}, places),
             "config": {},
-            "extra": {},
+            "extra": {"ds": {"scale": SCALE, "offset": OFFSET}, "linearData": self._app()},
             "version": 0.4,
         }
+
+    def _app(self) -> dict[str, Any]:
+        """What app mode asks for and shows; hosts without it ignore this."""
+        saved = [node.id for node in self.nodes if node.kind in ("SaveVideo", "SaveImage")]
+        return {"inputs": [[node.id, name] for node, name in self.asked], "outputs": saved}
 
 
 def inputs_of(info: Info) -> dict[str, tuple[Any, Info]]:
@@ -96,7 +108,7 @@ def is_widget(kind: Any, options: Info) -> bool:
     return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
 
 
-def draw(node: Node, info: Info, place: tuple[int, int], links: list[list[Any]]) -> dict[str, Any]:
+def draw(node: Node, info: Info, place: Box, links: list[list[Any]]) -> dict[str, Any]:
     """One node as the page keeps it; appends its incoming links."""
     sockets, fields = [], []
     known = inputs_of(info)
@@ -118,8 +130,8 @@ def draw(node: Node, info: Info, place: tuple[int, int], links: list[list[Any]])
     return {
         "id": node.id,
         "type": node.kind,
-        "pos": list(place),
-        "size": [340, height(info)],
+        "pos": [place.x, place.y],
+        "size": [place.width, place.height],
         "flags": {},
         "order": node.id - 1,
         "mode": 0,
@@ -141,41 +153,3 @@ def values_of(node: Node, name: str, kind: Any, options: Info) -> list[Any]:
     if options.get("image_upload"):
         values.append("image")
     return values
-
-
-def height(info: Info) -> int:
-    """About how tall the page draws a node."""
-    long = sum(bool(options.get("multiline")) for _, options in inputs_of(info).values())
-    pictures = 200 if info["name"] in PICTURED else 0
-    return 60 + ROW_Y * max(len(inputs_of(info)), len(info["output"])) + 100 * long + pictures
-
-
-def layout(nodes: list[Node], info: Info) -> dict[int, tuple[int, int]]:
-    """Columns by distance from the sources, left to right."""
-    depth: dict[int, int] = {}
-    for node in nodes:
-        depth[node.id] = max((depth[source.id] + 1 for _, source, _ in node.sources), default=0)
-    below: dict[int, int] = {}
-    places = {}
-    for node in nodes:
-        column = depth[node.id]
-        places[node.id] = (COLUMN * column, below.get(column, 0))
-        below[column] = below.get(column, 0) + height(info[node.kind]) + GAP_Y
-    return places
-
-
-def note(number: int, text: str) -> dict[str, Any]:
-    """What the workflow is for, in words on the page."""
-    return {
-        "id": number,
-        "type": "MarkdownNote",
-        "pos": [-COLUMN, 0],
-        "size": [380, 300],
-        "flags": {},
-        "order": number - 1,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [],
-        "properties": {},
-        "widgets_values": [text],
-    }

@@ -21,7 +21,7 @@ from framepack.checkpoints.convert import convert
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
-from tools.shipped import F1, GGUF, I2V, VAE
+from tools.shipped import F1, GGUF, I2V, VAE, page_name
 
 NAMES = sorted(path.stem for path in (REPO / "workflows" / "api").glob("*.json"))
 RELEASED = [name for name in NAMES if not name.endswith("_small")]
@@ -95,13 +95,20 @@ def test_a_shipped_workflow_runs_to_its_end(host: Host, files, name: str):
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_released_models_file_can_be_had_from_the_dialog(name: str):
-    page = json.loads((REPO / "workflows" / f"{name}.json").read_text())
+    page = json.loads((REPO / "workflows" / f"{page_name(name)}.json").read_text())
     for node in page["nodes"]:
         values = [v for v in node["widgets_values"] if isinstance(v, str) and v.endswith(".safetensors")]
         assert [m["name"] for m in node["properties"].get("models", [])] == values
         for model in node["properties"].get("models", []):
             assert model["url"].endswith(model["name"])
             assert model["directory"] in ("diffusion_models", "vae", "text_encoders", "clip_vision")
+
+
+def test_a_loop_runs_with_its_first_image_as_the_end_image(host: Host):
+    short = {("EndpointPlanner", "seconds"): 1.2, ("SectionSampler", "steps"): 2}
+    path = made(host, run(host.url, edited(shipped("loop_small"), short)))
+    with av.open(str(path)) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 37
 
 
 def test_an_image_embedding_of_another_width_is_refused(host: Host, files):
