@@ -119,21 +119,24 @@ def measure(case: Case, device: str, num: int, backend: str) -> Iterator[str]:
     def row(a: str, b: str, name: str = "") -> str:
         return f"| {name or a} / {b} | {shown(ratio(times, a, b))} |"
 
-    floor, other = Floor.record(model.run_ours), Ours(case, device)
-    other.dit.compile_blocks(backend=backend)
-    times = timed(eager=model.ours, compiled=other.ours, floor=floor.replay)
-    yield from (row("eager", "floor"), row("compiled", "floor"), row("compiled", "eager"))
+    floor = Floor.record(model.run_ours)
+    times = timed(eager=model.ours, floor=floor.replay)
+    yield row("eager", "floor")
     step = statistics.median(times["eager"])
     yield from (f"| dequantizing {kind} / eager | {share:.3f} |" for kind, share in shares(model, step, device).items())
-    del floor
-    quantized(other)
-    times = timed(eager=model.ours, fp8=other.ours)
-    yield row("fp8", "eager", "fp8, compiled")
     if device == "cuda":
         other = Ours(case, device)
         Streamed(other.dit, device)
         times = timed(eager=model.ours, streamed=other.ours)
         yield row("streamed", "eager", "streamed weights")
+    other = Ours(case, device)
+    other.dit.compile_blocks(backend=backend)
+    times = timed(eager=model.ours, compiled=other.ours, floor=floor.replay)
+    yield from (row("compiled", "floor"), row("compiled", "eager"))
+    del floor
+    quantized(other)
+    times = timed(eager=model.ours, fp8=other.ours)
+    yield row("fp8", "eager", "fp8, compiled")
 
 
 def table(small: bool, double: int = 4, single: int = 8, num: int = 10) -> Iterator[str]:
