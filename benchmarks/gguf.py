@@ -45,8 +45,10 @@ def seconds(run: Callable[[], object], num: int, device: str) -> float:
     return statistics.median(rounds({"it": synchronized}, num, clock=clock)["it"])
 
 
-def shares(ours: Ours, step: float, device: str) -> dict[str, float]:
-    """The share of a step that dequantizing every matrix of the blocks takes, by type."""
+def shares(
+    ours: Ours, step: float, device: str, read: Callable[[Tensor, str, torch.dtype], Tensor] = dequantized
+) -> dict[str, float]:
+    """The share of a step that dequantizing every matrix of the blocks takes, by type; `read` is how."""
     shapes = [weight.shape for name, weight in ours.dit.named_parameters() if BACKBONE.in_fp8.fullmatch(name)]
     found = {}
     for kind, (values, _, _) in BLOCKS.items():
@@ -54,7 +56,7 @@ def shares(ours: Ours, step: float, device: str) -> dict[str, float]:
 
         def run(held: list[Tensor] = held, kind: str = kind) -> None:
             for packed in held:
-                dequantized(packed, kind, ours.case.dtype)
+                read(packed, kind, ours.case.dtype)
 
         found[kind] = seconds(run, 3, device) / step
     return found

@@ -9,7 +9,6 @@ the same; all of them need about 110 GiB, most of it for the recorded inputs of 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -23,7 +22,6 @@ from framepack.models.packed import PackedDiT
 
 from .cases import Case, Ours
 from .floor import Floor
-from .gguf import shares
 from .gpu_check.report import write_section
 from .timing import RESULTS, circumstances, ratio, rounds, shown
 
@@ -122,8 +120,6 @@ def measure(case: Case, device: str, num: int, backend: str) -> Iterator[str]:
     floor = Floor.record(model.run_ours)
     times = timed(eager=model.ours, floor=floor.replay)
     yield row("eager", "floor")
-    step = statistics.median(times["eager"])
-    yield from (f"| dequantizing {kind} / eager | {share:.3f} |" for kind, share in shares(model, step, device).items())
     if device == "cuda":
         other = Ours(case, device)
         Streamed(other.dit, device)
@@ -139,12 +135,17 @@ def measure(case: Case, device: str, num: int, backend: str) -> Iterator[str]:
     yield row("fp8", "eager", "fp8, compiled")
 
 
+def case_of(small: bool, double: int = 4, single: int = 8) -> Case:
+    """The released width and frame size with so many blocks, or a toy."""
+    sizes = {"heads": 24, "double": double, "single": single, "height": 60, "width": 104}
+    return Case(**(SMALL if small else sizes), dtype=torch.bfloat16)
+
+
 def table(small: bool, double: int = 4, single: int = 8, num: int = 10) -> Iterator[str]:
     """The rows with their head; `small` is a toy on the CPU, which says nothing of speed."""
     if not (small or torch.cuda.is_available()):
         raise SystemExit("benchmarks.gpu measures on CUDA, and PyTorch finds no CUDA device here.")
-    sizes = {"heads": 24, "double": double, "single": single, "height": 60, "width": 104}
-    case = Case(**(SMALL if small else sizes), dtype=torch.bfloat16)
+    case = case_of(small, double, single)
     yield from ("A step at 480 x 832", "", "| ratio | median, quartiles |", "|---|---|")
     with torch.no_grad():
         yield from measure(case, "cpu" if small else "cuda", 2 if small else num, "eager" if small else "inductor")

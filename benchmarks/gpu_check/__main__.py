@@ -23,7 +23,7 @@ from .report import write_section
 
 LIMIT = 240  # seconds for a part
 SLOW = 5  # times as long for a toy, where other programs may share the processor
-NAMES = ("parity", "attention", "forward", "workflow", "released_24", "released_12", "released_6", "decode")
+NAMES = ("parity", "attention", "forward", "gguf", "workflow", "released_24", "released_12", "released_6", "decode")
 RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -31,7 +31,7 @@ def parts() -> Mapping[str, Callable[[bool], Iterable[str]]]:
     """Each part's function, which gives lines of Markdown and raises where a check fails."""
     from . import hosted, library
 
-    found = {name: getattr(library, name) for name in NAMES[:3]} | {
+    found = {name: getattr(library, name) for name in NAMES[:4]} | {
         n: getattr(hosted, n) for n in ("workflow", "decode")
     }
     return found | {f"released_{limit}": partial(hosted.released, limit) for limit in (24, 12, 6)}

@@ -2,16 +2,25 @@
 
 A row of a matrix is a row of blocks. A block of 32 or 256 values has its scales, in float16 or as small integers, and
 the values' bits. Dims: n blocks.
+
+On CUDA a type's steps are compiled into one kernel where PyTorch can compile. A kernel may round a product and a sum
+once, so values may differ from the package's in the last bit of float32. No constant is copied to the device while a
+model runs, because such a copy waits for all that the device has still to do.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-ROWS = 1024  # of a matrix that are dequantized at a time, so that a wide one needs no wide copy
+log = logging.getLogger(__name__)
+
+ROWS = 1024  # of a matrix that are dequantized at a time on a CPU, so that a wide one needs no wide copy
+AT_ONCE = 2**25  # values elsewhere: a GPU wants long work
 NIBBLES, PAIRS, BITS = (0, 4), (0, 2, 4, 6), tuple(range(8))
 TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # the values of IQ4
 
@@ -24,8 +33,8 @@ def halves(part: Tensor) -> Tensor:
 def fields(part: Tensor, width: int, shifts: Sequence[int]) -> Tensor:
     """Bytes in groups of `width`, each shifted in turn and cut to a field: ``n (groups shifts width)``."""
     mask = (1 << (8 // len(shifts))) - 1
-    by = torch.tensor(shifts, dtype=torch.uint8, device=part.device).view(1, 1, -1, 1)
-    return ((part.reshape(len(part), -1, 1, width) >> by) & mask).reshape(len(part), -1)
+    groups = part.reshape(len(part), -1, width)
+    return (torch.stack([groups >> by for by in shifts], 2) & mask).reshape(len(part), -1)
 
 
 def _q4_0(b: Tensor) -> Tensor:
@@ -95,9 +104,13 @@ def _q6_k(b: Tensor) -> Tensor:
     return _scaled(values, halves(b[:, 208:210]) * b[:, 192:208].view(torch.int8).float())
 
 
+@cache
+def _table(device: torch.device) -> Tensor:
+    return torch.tensor(TABLE, dtype=torch.float32, device=device)
+
+
 def _from_table(part: Tensor) -> Tensor:
-    table = torch.tensor(TABLE, dtype=torch.float32, device=part.device)
-    return table[fields(part, 16, NIBBLES).long()]
+    return _table(part.device)[fields(part, 16, NIBBLES).long()]
 
 
 def _iq4_nl(b: Tensor) -> Tensor:
@@ -128,8 +141,38 @@ BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {
 
 def dequantized(packed: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Blocks, bytes ``rows bytes`` of a type -> values ``rows columns``, computed in float32."""
-    values, size, read = BLOCKS[kind]
-    out = torch.empty(len(packed), packed.shape[1] // size * values, dtype=dtype, device=packed.device)
-    for part, rows in zip(packed.split(ROWS), out.split(ROWS), strict=True):
-        rows.copy_(read(part.reshape(-1, size)).view_as(rows))
+    if packed.is_cuda and not torch.compiler.is_compiling():
+        return _on_cuda()(packed, kind, dtype)
+    return in_parts(packed, kind, dtype)
+
+
+def in_parts(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """The same, step by step, in parts that bound the memory of the steps."""
+    values, size, _ = BLOCKS[kind]
+    columns = packed.shape[1] // size * values
+    rows = ROWS if packed.device.type == "cpu" else max(AT_ONCE // columns, 1)
+    out = torch.empty(len(packed), columns, dtype=dtype, device=packed.device)
+    for part, target in zip(packed.split(rows), out.split(rows), strict=True):
+        target.copy_(whole(part, kind, torch.float32))
     return out
+
+
+def whole(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """The same at once; a compiler makes one kernel of it."""
+    _, size, read = BLOCKS[kind]
+    return read(packed.reshape(-1, size)).to(dtype).view(len(packed), -1)
+
+
+@cache
+def _on_cuda() -> Callable[[Tensor, str, torch.dtype], Tensor]:
+    """Compiled for any size, if a trial works: it needs Triton, a C compiler, and a GPU that Triton knows."""
+    compiled = torch.compile(whole, dynamic=True)
+    try:
+        compiled(torch.zeros(4, 68, dtype=torch.uint8, device="cuda"), "Q8_0", torch.float16)
+    except (RuntimeError, ImportError, OSError) as fault:
+        reason = str(fault).strip().partition("\n")[0]
+        log.warning(
+            "GGUF's blocks are dequantized step by step, which is slower: PyTorch cannot compile: %.200s", reason
+        )
+        return in_parts
+    return compiled
