@@ -51,7 +51,12 @@ class FramePackEndpoint(io.ComfyNode):
             "are generated from both ends.",
             inputs=[
                 io.Float.Input(
-                    "seconds", default=2.5, min=0.0, max=float(MAX_SECONDS), step=0.05, tooltip="When, from the start."
+                    "seconds",
+                    default=2.5,
+                    min=0.0,
+                    max=float(MAX_SECONDS),
+                    step=0.05,
+                    tooltip="Seconds from the start.",
                 ),
                 io.String.Input(
                     "prompt",

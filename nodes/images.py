@@ -29,7 +29,12 @@ class FramePackResolution(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="Any size."),
                 io.Int.Input(
-                    "base", default=BASE_SIZE, min=64, max=4096, step=16, tooltip="640 is the released models' own."
+                    "base",
+                    default=BASE_SIZE,
+                    min=64,
+                    max=4096,
+                    step=16,
+                    tooltip="Pixels. 640 is the released models' own; less is faster.",
                 ),
                 io.Combo.Input(
                     "fit",

@@ -25,7 +25,9 @@ class FramePackLoraLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From FramePack Load Model."),
                 io.Combo.Input("lora_name", options=host.list_files("loras"), tooltip="A file in models/loras."),
-                io.Float.Input("strength", default=1.0, min=-20.0, max=20.0, step=0.05, tooltip="0 leaves it out."),
+                io.Float.Input(
+                    "strength", default=1.0, min=-20.0, max=20.0, step=0.05, tooltip="1 = as trained, 0 = off."
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model with the LoRA.")],
         )

@@ -27,8 +27,8 @@ class FramePackSigmas(io.ComfyNode):
             "section, at most by 7. SectionSampler uses them by itself; connect them to see or change them.",
             inputs=[
                 io.Int.Input("steps", default=25, min=1, max=200, tooltip="Steps; one more level comes out."),
-                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
-                io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels."),
+                io.Int.Input("width", default=640, min=16, max=4096, step=16, tooltip="Pixels, as the video."),
+                io.Int.Input("height", default=640, min=16, max=4096, step=16, tooltip="Pixels, as the video."),
                 io.Int.Input("num_lat_frames", default=9, min=1, max=256, tooltip="Latent frames of a section: g."),
                 io.Combo.Input(
                     "levels",

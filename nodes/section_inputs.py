@@ -40,8 +40,15 @@ class SectionInputs:
         max=0xFFFFFFFFFFFFFFFF,
         control_after_generate=True,
     )
-    steps: int = _value(io.Int, 25, "Steps per section, unless sigmas are connected.", min=1, max=200)
-    cfg: float = _value(io.Float, 1.0, "Text guidance. 1 skips the negative pass.", min=0.0, max=30.0, step=0.1)
+    steps: int = _value(io.Int, 25, "Steps per section, unless sigmas are connected. Fewer are faster.", min=1, max=200)
+    cfg: float = _value(
+        io.Float,
+        1.0,
+        "Text guidance. 1 skips the negative pass, as the released models expect.",
+        min=0.0,
+        max=30.0,
+        step=0.1,
+    )
     guidance: float = _value(
         io.Float, 10.0, "Distilled guidance. The released models expect 10.", min=0.0, max=100.0, step=0.1
     )

@@ -13,26 +13,13 @@ from typing import Any
 
 from framepack.shapes.evaluate import GUIDANCE
 
+from .blueprint import OUTSIDE, blueprint
 from .host import CACHE, REPO, running
+from .model_files import CLIP_L, F1, FILES, GGUF, I2V, LLAMA, VAE, VISION, models_of
 from .workflows import Graph, Info, Node
 
 log = logging.getLogger(__name__)
-FOLDER = REPO / "workflows"
-HUB = "https://huggingface.co"
-I2V, F1 = "FramePackI2V_HY_fp8_e4m3fn.safetensors", "FramePack_F1_I2V_HY_20250503_fp8_e4m3fn.safetensors"
-GGUF = "FramePackI2V_HY_Q4_0.gguf"  # made by the user: the page offers to download safetensors only
-VAE, VISION = "hunyuan_video_vae_bf16.safetensors", "sigclip_vision_patch14_384.safetensors"
-LLAMA, CLIP_L = "llava_llama3_fp8_scaled.safetensors", "clip_l.safetensors"
-REPACKAGED = f"{HUB}/Comfy-Org/HunyuanVideo_repackaged/resolve/main/split_files"
-# Where each file is from, its folder, and about how many GB it has.
-FILES = {
-    I2V: (f"{HUB}/Kijai/HunyuanVideo_comfy/resolve/main/{I2V}", "diffusion_models", 16.3),
-    F1: (f"{HUB}/kabachuha/FramePack_F1_I2V_HY_20250503_comfy/resolve/main/{F1}", "diffusion_models", 16.3),
-    VAE: (f"{REPACKAGED}/vae/{VAE}", "vae", 0.5),
-    LLAMA: (f"{REPACKAGED}/text_encoders/{LLAMA}", "text_encoders", 9.1),
-    CLIP_L: (f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/{CLIP_L}", "text_encoders", 0.25),
-    VISION: (f"{HUB}/Comfy-Org/sigclip_vision_384/resolve/main/{VISION}", "clip_vision", 0.9),
-}
+FOLDER, BLUEPRINTS = REPO / "workflows", REPO / "subgraphs"
 INVERTED, FORWARD = "f1k1_x_g9_f1k1f2k2f16k4_td", "f1k1_x_f16k4f2k2f1k1_g9"
 PROMPT = "The girl dances gracefully, with clear movements, full of charm."
 SIZE = "about 640 x 640 pixels, 5 s at 30 frames per second = 4 sections"
@@ -194,6 +181,22 @@ def _from_image(r: Released) -> Graph:
     return r.finish(r.plan(**start), clip_vision_output=r.seen(image), **start)
 
 
+def one_node(info: Info) -> dict[str, Any]:
+    """Image to video as a blueprint of one node."""
+    asked = [("image", "IMAGE"), ("text", "STRING"), ("seconds", "FLOAT"), ("seed", "INT"), ("model_name", "COMBO")]
+    values = {"text": PROMPT, "seconds": 5.0, "seed": 1, "model_name": I2V}
+    ends = {name: (OUTSIDE, i, values.get(name)) for i, (name, _) in enumerate(asked)}
+    r = Released("FramePack image to video", "A video from an image and a prompt, with FramePack I2V.")
+    r.model.values["model_name"], r.positive.values["text"] = ends["model_name"], ends["text"]
+    image = r.g.add("FramePackResolution", image=ends["image"], base=640, fit="crop")
+    start = {"start_latent": r.latent(image, "Start image")}
+    solver = r.g.add("FramePackSolver", solver="unipc")
+    given = {"sampler": solver, "clip_vision_output": r.seen(image), "seed": ends["seed"], **start}
+    samples = sampler(r.g, r.model, r.plan(seconds=ends["seconds"], **start), r.positive, cfg=1.0, **given)
+    images = r.g.add("FramePackVAEDecode", samples=samples, vae=r.vae)
+    return blueprint(r.g, info, asked, (r.g.add("CreateVideo", images=images, fps=30.0), "VIDEO"))
+
+
 def text_to_video() -> Graph:
     """No start image: a zero latent in its place."""
     r = Released(
@@ -278,13 +281,6 @@ def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, seed:
     return g.ask(g.add("SectionSampler", model=model, plan=plan, positive=positive, **numbers, **values), "seed")
 
 
-def models_of(files: list[str]) -> str:
-    """The part of a note that says which files a workflow needs, and where they go."""
-    total = sum(FILES[name][2] for name in files)
-    lines = [f"- [{name}]({FILES[name][0]}) in models/{FILES[name][1]}, {FILES[name][2]} GB" for name in files]
-    return f"\n\n**Models**, {total:.0f} GB; ComfyUI offers to download what is missing:\n\n" + "\n".join(lines)
-
-
 def finish(g: Graph, samples: Node, vae: Node | None, still: bool = False) -> Graph:
     """Decode, where the sampler has no VAE itself, and save, a video or its last frame."""
     images = g.add("FramePackVAEDecode", samples=samples, vae=vae) if vae else samples[1]
@@ -324,7 +320,10 @@ def main() -> None:
 
 
 def write(info: Info) -> None:
-    """Write every workflow in both formats; `info` is what the host tells of its nodes."""
+    """Write every workflow in both formats, and the blueprint; `info` is what the host tells of its nodes."""
+    BLUEPRINTS.mkdir(exist_ok=True)
+    file = one_node(info)
+    (BLUEPRINTS / f"{file['nodes'][0]['title']}.json").write_text(json.dumps(file, indent=1) + "\n", "utf-8")
     (FOLDER / "api").mkdir(parents=True, exist_ok=True)
     for make in WORKFLOWS:
         graph = make()

@@ -34,7 +34,7 @@ class Node:
     @property
     def sources(self) -> Iterable[tuple[str, Node, int]]:
         """Its linked inputs: name, node, output."""
-        return [(name, *value) for name, value in self.values.items() if isinstance(value, tuple)]
+        return [(name, *value[:2]) for name, value in self.values.items() if isinstance(value, tuple)]
 
 
 @dataclass(slots=True)
@@ -147,7 +147,7 @@ def values_of(node: Node, name: str, kind: Any, options: Info) -> list[Any]:
     choices = kind if isinstance(kind, list) else options.get("options", [])
     default = options.get("default", choices[0] if choices else None)
     value = node.values.get(name, default)
-    values = [default if isinstance(value, tuple) else value]
+    values = [(*value, default)[2] if isinstance(value, tuple) else value]  # a link may say what stands without it
     if options.get("control_after_generate"):
         values.append("fixed")
     if options.get("image_upload"):

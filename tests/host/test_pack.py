@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tests.host.conftest import Graph, node_of
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
+from tools.locales import FOLDER, LANGUAGES, english
 
 PUBLIC = ("FramePackLoadModel", "PackHistory", "EndpointPlanner", "SectionSampler", "FramePackVAEDecode")
 
@@ -176,3 +177,14 @@ def test_every_node_that_a_person_places_has_a_name_that_the_search_finds(host: 
         assert ours[name]["display_name"].startswith("FramePack"), name
     if "search_aliases" in next(iter(ours.values())):
         assert "prompt timeline" in ours["EndpointPlanner"]["search_aliases"]
+
+
+def test_the_english_texts_are_those_of_the_nodes(host: Host):
+    """If this fails, translate what is new in tools/locales and run python -m tools.locales."""
+    assert json.loads((FOLDER / "en" / "nodeDefs.json").read_text("utf-8")) == english(host.get("/object_info"))
+
+
+def test_the_host_serves_the_texts_of_every_language(host: Host):
+    served = host.get("/i18n")
+    for language in ("en", *LANGUAGES):
+        assert served[language]["nodeDefs"]["SectionSampler"]["display_name"].startswith("FramePack"), language
