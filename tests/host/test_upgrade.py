@@ -1,5 +1,6 @@
-"""Workflows, API prompts and stored sections of older versions run on this one. tests/upgrade/VERSION holds them as they were.
+"""Workflows, API prompts and stored sections of older versions run on this one.
 
+tests/upgrade/VERSION holds them as they were.
 0.1.0a is the first set of workflows, with the older node ids and fewer inputs.
 """
 
