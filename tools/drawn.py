@@ -70,12 +70,12 @@ def of_plan(title: str, line: str, values: dict) -> Image.Image:
     picture = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 0, SIDE, 12), fill=ORANGE)
-    draw.text((28, 40), title, INK, font(46))
-    draw.text((28, 104), line, BLUES[0], font(30))
+    draw.text((28, 66), title, INK, font(46))
+    draw.text((28, 128), line, BLUES[0], font(30))
     drawn = _plan(**values)
     drawn = drawn.crop((0, 102, drawn.width, drawn.height))
     drawn = drawn.resize((SIDE - 24, round(drawn.height * (SIDE - 24) / drawn.width)), Image.Resampling.LANCZOS)
-    picture.paste(drawn, (12, 168 + max(0, (SIDE - 180 - drawn.height) // 2)))
+    picture.paste(drawn, (12, 186 + max(0, (SIDE - 198 - drawn.height) // 2)))
     return picture
 
 

@@ -82,7 +82,7 @@ def _built_in(name: str, note: str, prompt: str, loop: bool = False) -> Graph:
     plan = g.ask(g.add("EndpointPlanner", schedule=schedule, start_latent=start, **given), "seconds")
     led = {"cfg": GUIDANCE.cfg, "cfg_above": GUIDANCE.cfg_above, "history_guidance": GUIDANCE.history}
     ends = {"start_latent": start} | ({"end_latent": start} if loop else {})
-    return finish(g, sampler(g, model, plan, positive, **led, seed=5, negative=negative, **ends), vae)
+    return finish(g, sampler(g, model, plan, positive, **led, seed=5, negative=negative, clip=clip, **ends), vae)
 
 
 class Released:
@@ -128,6 +128,7 @@ class Released:
     def streamed(self, plan: Node, **values: Any) -> Graph:
         """Sample, and decode while the video is written, so that no more than a tile of frames is in memory."""
         unipc = self.g.add("FramePackSolver", solver="unipc")
+        values = {"clip": self.clip} | values
         samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
         video = self.g.add("FramePackVideo", samples=samples, vae=self.vae, fps=30.0)
         self.g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{self.g.name}", format="mp4", codec="auto")
@@ -138,6 +139,7 @@ class Released:
         unipc = self.g.add("FramePackSolver", solver="unipc")
         if self.forward:
             values["vae"] = self.vae
+        values = {"clip": self.clip} | values
         samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
         return finish(self.g, samples, None if self.forward else self.vae, still)
 
@@ -234,7 +236,7 @@ def key_frames() -> Graph:
     named = r.g.add("FramePackKeyframe", name="middle", latent=r.latent(middle, "Key frame"))
     prompt = "The girl stops, turns to the camera and smiles."
     point = r.g.add("FramePackEndpoint", seconds=4.8, prompt=prompt, keyframe="middle")
-    outside = {"start_latent": r.latent(start, "Start image"), "anchors": named, "clip": r.clip}
+    outside = {"start_latent": r.latent(start, "Start image"), "anchors": named}
     plan = r.plan(seconds=9.6, endpoints=point, start_latent=outside["start_latent"])
     return r.finish(plan, clip_vision_output=r.seen(start), **outside)
 
