@@ -24,11 +24,11 @@ COLORS = 64  # of a picture, which keeps it small
 PLACE = """kind => {
     app.graph.clear();
     const node = LiteGraph.createNode(kind);
-    node.pos = [200, 150];
+    node.pos = [500, 250];
     app.graph.add(node);
     if (kind === "EndpointPlanner") {
         const schedule = LiteGraph.createNode("PackHistory");
-        schedule.pos = [900, 150];
+        schedule.pos = [1100, 250];
         app.graph.add(schedule);
         schedule.connect(0, node, 0);
     }
