@@ -45,7 +45,7 @@ def test_a_prompt_of_an_older_version_runs_to_its_end(host: Host, files: None, p
 def test_sections_that_an_older_version_stored_are_taken(tmp_path: Path):
     stored = OLDER / "0.1.0" / "store"
     shutil.copytree(stored, tmp_path / "store")
-    workflow = json.loads((OLDER / "0.1.0" / "store_prompt.json").read_text("utf-8"))
+    workflow = json.loads((stored / "prompt.json").read_text("utf-8"))
     with running(tmp_path / "base", environment={"FRAMEPACK_STORE": str(tmp_path / "store")}) as host:
         Graph(workflow).queue(host)
         assert host.log_text().count(TAKEN) == len(list(stored.glob("*.safetensors")))
