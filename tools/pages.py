@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH = 2200
-NODE, GAP, PAD, TITLE, HEADING = 320, 20, 14, 30, 44  # widths of a node and between nodes, heights of titles
+NODE, GAP, PAD, TITLE, HEADING = 276, 18, 12, 30, 44  # widths of a node and between nodes, heights of titles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ GROUPS = (
     Group(
         title="3 Length and schedule",
         color="#a5824a",
-        columns=1,
+        columns=2,
         heights={"PackHistory": 440, "FramePackEndpoint": 200, "EndpointPlanner": 780},
     ),
     Group(title="4 Sample", color="#8a5b8a", columns=1, heights={"FramePackSolver": 90, "SectionSampler": 700}),
@@ -144,13 +144,15 @@ def boxes(kinds: Mapping[int, str], places: Mapping[int, Box]) -> list[dict[str,
 
 
 def note(number: int, text: str, places: Mapping[int, Box], kinds: Mapping[int, str]) -> dict[str, Any]:
-    """What the workflow is for, in words, below the models."""
-    below = max(box.y + box.height for node, box in places.items() if group_of(kinds[node], list(kinds.items())) == 0)
+    """What the workflow is for, in words, below the group with the most room under it."""
+    bounds = [group["bounding"] for group in boxes(kinds, places)]
+    left, _, width, bottom = min((box for box in bounds if box[2] > NODE + 2 * PAD), key=lambda box: box[3])
+    end = max(box[3] for box in bounds)
     return {
         "id": number,
         "type": NOTE,
-        "pos": [0, below + PAD + TITLE + GAP],
-        "size": [NODE + 2 * PAD, 520],
+        "pos": [left, bottom + TITLE + GAP],
+        "size": [width, max(end - bottom - TITLE - GAP, 320)],
         "flags": {},
         "order": number - 1,
         "mode": 0,

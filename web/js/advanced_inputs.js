@@ -2,6 +2,7 @@
 // There, "Show Advanced" in the node's menu brings them back.
 import { app } from "../../../scripts/app.js";
 
+const DRAWN = ["PackHistory", "EndpointPlanner"]; // web/js/live_pictures.js
 const SPACING = 4; // pixels between widgets
 
 function hide(node, widget) {
@@ -18,6 +19,7 @@ app.registerExtension({
   name: "framepack.AdvancedInputs",
   nodeCreated(node) {
     if (!node.constructor.nodeData?.category?.startsWith("FramePack")) return;
+    if (DRAWN.includes(node.comfyClass)) node.hideOutputImages = true; // its picture is there before a run
     const advanced = (node.widgets ?? []).filter((widget) => widget.options?.advanced && !widget.advanced);
     for (const widget of advanced) hide(node, widget);
     if (advanced.length) node.setSize([node.size[0], node.computeSize()[1]]);
