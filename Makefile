@@ -51,13 +51,12 @@ evaluate-endpoints: host-env
 workflows: host-env
 	$(BIN)/python -m tools.shipped
 
-# Mutation testing of the modules that need no torch, in an environment of its own; docs/testing.md has the figures.
+# Mutation testing of the modules that need no torch; docs/testing.md has the figures.
 MUTATE := .cache/mutate
-mutate:
-	@test -x $(MUTATE)/bin/mutmut || $(PYTHON) -m venv $(MUTATE)
-	@$(MUTATE)/bin/pip install --quiet --disable-pip-version-check -r tools/requirements-mutate.txt
-	PYTHONPATH=. nice -n 10 $(MUTATE)/bin/mutmut run --max-children 2 $(ARGS)
-	PYTHONPATH=. $(MUTATE)/bin/mutmut results
+mutate: test-env
+	@test -d $(MUTATE)/mutmut || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(MUTATE) -r tools/requirements-mutate.txt
+	PYTHONPATH=.:$(MUTATE) nice -n 10 $(BIN)/python -m mutmut run --max-children 2 $(ARGS)
+	PYTHONPATH=.:$(MUTATE) $(BIN)/python -m mutmut results
 
 # The virtual environment in .venv, made once and again where the requirements change.
 host-env test-env: %-env:
