@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu gpu-check gpu-payload lint evaluate evaluate-schedules evaluate-endpoints workflows mutate clean host-env test-env
+.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu gpu-check gpu-payload lint evaluate evaluate-schedules evaluate-endpoints drift-study workflows mutate clean host-env test-env
 
 demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -47,6 +47,10 @@ evaluate-schedules: host-env
 
 evaluate-endpoints: host-env
 	$(BIN)/python -m framepack.shapes.evaluate_endpoints $(ARGS)
+
+# Hours; it resumes. The reduced form: make drift-study ARGS="--clips 4".
+drift-study: test-env
+	OMP_NUM_THREADS=1 $(BIN)/python -m framepack.shapes.study --report docs/drift-study.md $(ARGS)
 
 workflows: host-env
 	$(BIN)/python -m tools.shipped

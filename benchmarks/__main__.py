@@ -16,6 +16,7 @@ from pathlib import Path
 SUITE: dict[str, tuple[str, ...]] = {  # with fewer rounds than each takes by itself, to stay under six minutes
     "forward": ("--rounds", "2"),
     "packing": ("--rounds", "2"),
+    "choice": ("--rounds", "2"),
     "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, bf16"),
     "constants": ("--rounds", "2"),
     "resident": (),

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import CheckpointError, FramePackError
+from .packing.codebook import Codebook
+from .packing.treatment import UNTREATED, Treatment
 from .planning.plan import Plan
 from .planning.prompts import Prompt, from_data, to_data
 from .sampling.denoiser import Condition
@@ -32,6 +34,7 @@ FORMAT = "framepack job 1"
 class JobFile:
     """`model` is a checkpoint's path, `prompts` a conditioning for each prompt of the plan; None is the sampler's own.
 
+    `treatment` is what is done to history, its codebook of raw latents.
     `slots` are normalised latents ``1 c t h w`` from outside; raw latents are normalised ones times `scale` plus
     `shift`, both ``c``.
     """
@@ -48,6 +51,7 @@ class JobFile:
     sigmas: Tensor | None = None
     solver: str = "euler"
     guidance: Guidance = UNGUIDED
+    treatment: Treatment = UNTREATED
 
     def save(self, path: Path) -> None:
         """Write the file."""
@@ -68,6 +72,13 @@ class JobFile:
             "solver": self.solver,
             "guidance": asdict(self.guidance),
         }
+        book = self.treatment.codebook
+        if self.treatment != UNTREATED:
+            names = ("match", "strength", "noise", "noise_above", "causal")
+            stated["treatment"] = {name: getattr(self.treatment, name) for name in names}
+        if book is not None:
+            tensors["codebook"] = book.centroids
+            stated["codebook"] = {"latent_format": book.latent_format, "provenance": dict(book.provenance)}
         metadata = {"format": FORMAT, "plan": self.plan.to_json(), "job": json.dumps(stated)}
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, path, metadata)
 
@@ -106,6 +117,7 @@ class JobFile:
             steps=int(stated["steps"]),
             solver=stated["solver"],
             guidance=Guidance(**stated["guidance"]),
+            treatment=_treatment(stated, tensors),
         )
 
     def anchors(self) -> dict[int | str, Tensor]:
@@ -117,6 +129,11 @@ class JobFile:
         }
         return {**self.slots, **placed}
 
+    def normalised(self, latents: Tensor) -> Tensor:
+        """Raw latents ``b c t h w`` as the model has them."""
+        scale, shift = (value.view(1, -1, 1, 1, 1).to(latents) for value in (self.scale, self.shift))
+        return (latents - shift) / scale
+
     def raw(self, latents: Tensor) -> Tensor:
         """Normalised latents ``b c t h w`` as a VAE takes them."""
         scale, shift = (value.view(1, -1, 1, 1, 1).to(latents) for value in (self.scale, self.shift))
@@ -127,6 +144,12 @@ class JobFile:
         """Batch, channels and grid of the latents, ``1 c 1 h w``."""
         grid = self.plan.geometry.latent_grid(self.plan.height or 0, self.plan.width or 0)
         return torch.empty(1, len(self.scale), 1, *grid)
+
+
+def _treatment(stated: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Treatment:
+    """What is done to history. Raises FramePackError for values out of bounds."""
+    book = Codebook(centroids=tensors["codebook"], **stated["codebook"]) if "codebook" in stated else None
+    return Treatment(codebook=book, **stated.get("treatment", {}))
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:

@@ -81,7 +81,14 @@ class JobRun(pipeline.SolverSampler):
         """Load the job's model. Raises FramePackError, CheckpointError."""
         dit = place.load(job.model)
         dtype = DTYPES[place.dtype]
-        denoiser = DitDenoiser(dit=dit, prompts=job.prompts, negative=job.negative, dtype=dtype, device=place.device)
+        denoiser = DitDenoiser(
+            dit=dit,
+            prompts=job.prompts,
+            negative=job.negative,
+            dtype=dtype,
+            device=place.device,
+            causal=job.treatment.causal,
+        )
         how = {"denoiser": denoiser, "solver": solver_named(job.solver), "guidance": job.guidance}
         return cls(**how, job=job, place=place, model=model_identity(job.model))
 
@@ -102,6 +109,8 @@ class JobRun(pipeline.SolverSampler):
                 "sigmas": job.sigmas,
                 "history": job.history,
                 "at": job.section.positions,
+                **({"causal": True} if self.job.treatment.causal else {}),
+                **({"late": job.late.chooser.to_key()} if job.late else {}),  # what the first steps choose from
             }
         )
 
@@ -121,4 +130,4 @@ def settings_of(job: JobFile, outside_noise: tuple[float, float] | None) -> pipe
     """A job's seed and noise levels, and the noise that its model gives to latents from outside."""
     patch = job.plan.geometry.patch
     how = {"seed": job.seed, "steps": job.steps, "sigmas": job.sigmas, "outside_noise": outside_noise}
-    return pipeline.Settings(**how, patch=patch)
+    return pipeline.Settings(**how, patch=patch, treatment=job.treatment.within(job.normalised))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .errors import SamplingError
+from .errors import PlanError, SamplingError
 from .packing.history import ContextGroup
 from .packing.seeing import Late, Seen, Turning, View
 from .packing.treatment import UNTREATED, Treatment
@@ -23,6 +23,7 @@ from .sampling.draws import BySection, Draws, InTurn, Levels, noised
 from .sampling.guidance import UNGUIDED, Guidance, sees
 from .sampling.solvers import Callback, euler
 from .sampling.staged import own_draws, own_options, own_sigmas
+from .schedule.grammar import parse
 from .store.section_store import SectionStore
 from .units import RELEASED
 
@@ -247,7 +248,14 @@ def generate(
     store: SectionStore | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """A whole plan's latents ``b c t h w``. `anchors` are like the sampler's latents; see sample_sections."""
+    """A whole plan's latents ``b c t h w``. `anchors` are like the sampler's latents; see sample_sections.
+
+    Raises as that does, and PlanError for a schedule with +d without a codebook.
+    """
+    if parse(plan.schedule).discrete and settings.treatment.codebook is None:
+        raise PlanError(
+            f"The schedule {plan.schedule} asks for discrete history, and there is no codebook. Give one, or remove +d."
+        )
     timeline = {frame: sampler.normalised(latent) for frame, latent in anchors.items()}
     how: dict[str, Any] = {"like": like, "store": store, "progress": progress, "outside": outside_of(plan)}
     how["drawn"] = () if in_turn else None

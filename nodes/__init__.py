@@ -11,6 +11,7 @@ from .decode import FramePackVAEDecode, FramePackVideo
 from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames, FramePackVAECheck
+from .history import FramePackDiscretize, FramePackLearnCodebook, FramePackMethod, FramePackRepair
 from .images import FramePackResolution, FramePackVideoEncode
 from .job import FramePackJob, FramePackSaveJob
 from .live import UpstreamError, live
@@ -50,6 +51,10 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackResolution,
     FramePackVideoEncode,
     FramePackDrift,
+    FramePackRepair,
+    FramePackLearnCodebook,
+    FramePackDiscretize,
+    FramePackMethod,
 ]
 
 

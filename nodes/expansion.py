@@ -16,12 +16,14 @@ from typing import Any
 from comfy_execution.graph_utils import GraphBuilder
 
 from ..framepack.errors import FramePackError
+from ..framepack.packing.treatment import START_FRAME
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.prompts import Blend, Prompt
 from ..framepack.planning.request import START
+from ..framepack.schedule.grammar import parse
 from . import host
-from .outside import MADE
+from .outside import BEFORE, MADE
 from .section_inputs import SLOT_INPUTS, SectionInputs
 from .several import starts_of
 
@@ -49,6 +51,11 @@ def check(plan: Plan, links: dict[str, Any]) -> None:
         raise FramePackError(
             f"A plan has at most {MAX_PROMPTS} prompts and blends together; got {len(encoded)} prompts and "
             f"{len(blends)} blends. Write fewer lines in EndpointPlanner's prompts, or blend over fewer seconds."
+        )
+    if parse(plan.schedule).discrete and links.get("history") is None:
+        raise FramePackError(
+            f"The schedule {plan.schedule} asks for discrete history, and history is not connected. Connect FramePack "
+            "Discretize, or remove +d."
         )
     if told and links.get("clip") is None:
         raise FramePackError("clip is not connected, and the plan has prompts of its own. Connect the text encoder.")
@@ -85,14 +92,24 @@ class Expansion:
     def sections(self) -> dict[int, Any]:
         """Nodes that sample, by the number of the first section of each."""
         shared, told, found = SectionInputs.given(self.links), self.prompts(), {}
+        treated = self.links.get("history") is not None
         for first in range(0, len(self.plan.sections), self.run):
-            part = PlanSlice.of(self.plan, first, first + self.run, self.in_turn)
-            needs = sorted({need // self.run * self.run for s in part.sections for need in s.needs} - {first})
+            part = PlanSlice.of(self.plan, first, first + self.run, self.in_turn, start=treated)
             inputs = {name: told[name] for name in (input_of(section.prompt) for section in part.sections)}
-            inputs |= shared | self.outside(part) | _made(found[need] for need in needs)
+            inputs |= shared | self.outside(part) | self.made_before(part, found, treated)
             found[first] = self.graph.node("FramePackSections", f"section_{first}", **inputs)
         host.remember_sections(len(self.graph.nodes))
         return found
+
+    def made_before(self, part: PlanSlice, found: dict[int, Any], treated: bool) -> dict[str, Any]:
+        """A slice's links to what earlier nodes made: those that it needs; in a plan whose sections choose their
+        history, the node before it, which leads to all others; where history is treated, the start frame's."""
+        if any(section.choice for section in self.plan.sections):
+            return {BEFORE: found[part.first - self.run].out(0)} if part.first else {}
+        needs = {need // self.run * self.run for section in part.sections for need in section.needs}
+        if treated:
+            needs |= {i // self.run * self.run for i, s in enumerate(self.plan.sections) if START_FRAME in s.made}
+        return _made(found[need] for need in sorted(needs) if need in found)
 
     def latents(self) -> Any:
         """The link to the whole video's latents."""

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..framepack.job_file import JobFile
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.plan_slice import PlanSlice
+from ..framepack.schedule.grammar import parse
 from . import host
 from .expansion import Expansion, check, input_of
 from .outside import check_channels, slot_latents
@@ -38,6 +39,7 @@ class FramePackSaveJob(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Encodes the plan's own prompts.", optional=True, **RAW_LINK),
                 *SectionInputs.inputs(*LAST),
                 PREFIX,
+                *SectionInputs.inputs("history", raw=True),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file.")],
             is_output_node=True,
@@ -75,6 +77,7 @@ class FramePackJob(io.ComfyNode):
                 *SectionInputs.inputs("model", "positive", *FIRST, *LAST),
                 *outside_inputs(),
                 PREFIX,
+                *SectionInputs.inputs("history"),
             ],
             outputs=[io.String.Output(display_name="path")],
             is_output_node=True,
@@ -85,6 +88,7 @@ class FramePackJob(io.ComfyNode):
         """Write it."""
         parsed, inputs = Plan.from_json(plan), SectionInputs.of(values)
         path = host.output_path(filename_prefix, ".safetensors")
+        host.check_treatment(inputs.model, inputs.treatment, discrete=parse(parsed.schedule).discrete)
         job = _job(parsed, PlanSlice.from_json(part), inputs, values)
         job.save(path)
         return io.NodeOutput(str(path), ui={"text": (f"{path}: {len(parsed.sections)} sections",)})
@@ -113,4 +117,5 @@ def _job(plan: Plan, part: PlanSlice, inputs: SectionInputs, values: dict[str, A
         sigmas=inputs.sigmas,
         solver="euler" if inputs.sampler is None else host.solver_name(inputs.sampler),
         guidance=host.guidance_with(inputs.sampler, inputs.led),
+        treatment=inputs.treatment,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,12 +16,29 @@ from .section_inputs import SLOT_INPUTS
 from .several import clip_of, images_of
 
 MADE, FRAMES = "made_", "framepack_frames"  # inputs of finished sections; which frames such a LATENT holds
+# The input of the section before, where sections choose their history among all others, and what such a LATENT holds:
+# the LATENT of the section before it. So a plan of n sections has n links, and each latent exists once.
+BEFORE = f"{MADE}before"
 Timeline = dict[int | str, Tensor]
 
 
-def finished(latents: Mapping[int, Tensor]) -> dict[str, Any]:
-    """A LATENT of a section's latents ``1 c 1 h w`` by frame."""
-    return {"samples": torch.cat(list(latents.values()), 2), FRAMES: list(latents)}
+def finished(latents: Mapping[int, Tensor], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A LATENT of a section's latents ``1 c 1 h w`` by frame, with the LATENT of the section before it in a chain."""
+    return {"samples": torch.cat(list(latents.values()), 2), FRAMES: list(latents), BEFORE: before}
+
+
+def _chain(latent: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    while latent is not None:
+        yield latent
+        latent = latent.get(BEFORE)
+
+
+def normalised(known: Timeline, function: Callable[[Tensor], Tensor]) -> Timeline:
+    """Latents by frame or slot as the model has them; those of one size at once, since there may be thousands."""
+    if len({(latent.shape, latent.dtype, latent.device) for latent in known.values()}) != 1:
+        return {name: function(latent) for name, latent in known.items()}
+    together = function(torch.cat(list(known.values()), 2))
+    return dict(zip(known, together.split(next(iter(known.values())).shape[2], 2), strict=True))
 
 
 def known_latents(part: PlanSlice, values: Mapping[str, Any]) -> Timeline:
@@ -32,8 +49,8 @@ def known_latents(part: PlanSlice, values: Mapping[str, Any]) -> Timeline:
     found: Timeline = {}
     for name, latent in values.items():
         if name.startswith(MADE):
-            samples = latent["samples"]
-            found |= {frame: samples[:, :, i : i + 1] for i, frame in enumerate(latent[FRAMES])}
+            for held in _chain(latent):
+                found |= {frame: held["samples"][:, :, i : i + 1] for i, frame in enumerate(held[FRAMES])}
     for anchor in part.anchors:
         latent = _slot(anchor.slot, part, values)
         if latent.shape[2] < anchor.num_lat_frames:

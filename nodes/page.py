@@ -12,7 +12,17 @@ from ..framepack.schedule.presets import PRESETS
 
 ADVANCED: dict[str, tuple[str, ...]] = {
     "PackHistory": ("rate", "width", "height"),
-    "EndpointPlanner": ("gap", "without_start", "section_length", "halve_gaps", "extend"),
+    "EndpointPlanner": (
+        "gap",
+        "without_start",
+        "section_length",
+        "halve_gaps",
+        "extend",
+        "importance",
+        "time_weight",
+        "estimate",
+        "pinned",
+    ),
     "SectionSampler": ("guidance", "cfg_above", "history_guidance", "noise", "keep"),
     "FramePackSaveJob": ("guidance", "cfg_above", "history_guidance"),
     "FramePackLoadModel": ("attention", "order"),

@@ -20,6 +20,7 @@ from ..framepack.planning.video import plan_video
 from ..framepack.schedule.grammar import parse
 from ..framepack.units import RELEASED, Geometry
 from . import host
+from .choice_inputs import choice_inputs, choice_of
 from .endpoints import points_of
 from .types import CATEGORY, Drawing, EndpointsType, PlanType, ScheduleType, preview
 
@@ -209,6 +210,7 @@ def _order_inputs() -> list[io.Input]:
             tooltip="The start image through VAEEncode: the video has its width and height. Leave it free for a list "
             "of start images, and take width and height from FramePack Resolution.",
         ),
+        *choice_inputs(),
     ]
 
 
@@ -257,6 +259,7 @@ def _fields(
         "order": "halved" if halve_gaps else None,
         "extend": None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
         "geometry": geometry,
+        **choice_of(fps, geometry, **others),
     }
 
 

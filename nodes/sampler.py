@@ -46,6 +46,7 @@ class SectionSampler(io.ComfyNode):
                     optional=True,
                     **RAW_LINK,
                 ),
+                *SectionInputs.inputs("history", raw=True),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole video's latents, one video per start image.", is_output_list=True),

@@ -27,6 +27,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackSolver": ("unipc", "euler", "sampler"),
     "FramePackStepCache": ("teacache", "cache", "speed"),
     "FramePackSaveJob": ("job", "save plan", "command line"),
+    "FramePackRepair": ("drift", "colour shift", "color match", "history"),
+    "FramePackDiscretize": ("drift", "codebook", "quantize", "history"),
+    "FramePackLearnCodebook": ("codebook", "k-means", "vocabulary"),
+    "FramePackMethod": ("drift", "preset", "causal", "anchor", "noisy history"),
     "FramePackDrift": ("quality", "metric", "drift"),
 }
 

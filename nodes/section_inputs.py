@@ -9,9 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..framepack.packing.treatment import UNTREATED, Treatment
 from ..framepack.planning.request import END, START, VIDEO
 from ..framepack.sampling.guidance import Guidance
-from .types import AnchorsType
+from .types import AnchorsType, HistoryType
 
 SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
 RAW_LINK = {"lazy": True, "extra_dict": {"rawLink": True}}  # of an input that reaches the children as the link it is
@@ -75,10 +76,17 @@ class SectionInputs:
         optional=True,
     )
 
+    history: Treatment | None = _link(HistoryType, "What is done to history: FramePack Repair, Discretize or Method.")
+
     @property
     def led(self) -> Guidance:
         """By text and history; `guidance` is a number that the model was distilled to take."""
         return Guidance(cfg=self.cfg, cfg_above=self.cfg_above, history=self.history_guidance)
+
+    @property
+    def treatment(self) -> Treatment:
+        """What is done to history."""
+        return self.history or UNTREATED
 
     @classmethod
     def inputs(cls, *names: str, raw: bool = False) -> list[io.Input]:

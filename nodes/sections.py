@@ -17,7 +17,7 @@ from ..framepack.planning.section import Section
 from ..framepack.sampling.sigmas import check_sigmas
 from . import host
 from .expansion import input_of
-from .outside import MADE, check_channels, finished, known_latents
+from .outside import BEFORE, MADE, check_channels, finished, known_latents, normalised
 from .section_inputs import FIRST, LAST, SectionInputs, outside_inputs
 from .types import CATEGORY
 
@@ -43,7 +43,7 @@ class FramePackSections(io.ComfyNode):
             category=f"{CATEGORY}/internal",
             description="Placed by SectionSampler.",
             is_experimental=True,
-            inputs=[*placed_inputs(), *SectionInputs.inputs("model", "positive", *FIRST, "keep", *LAST)],
+            inputs=[*placed_inputs(), *SectionInputs.inputs("model", "positive", *FIRST, "keep", *LAST, "history")],
             outputs=[io.Latent.Output()],
         )
 
@@ -58,13 +58,14 @@ class FramePackSections(io.ComfyNode):
         """Sample each of them in turn."""
         sliced, inputs = PlanSlice.from_json(part), SectionInputs.of(values)
         _check(inputs.model, sliced)
+        host.check_treatment(inputs.model, inputs.treatment, discrete=sliced.discrete)
         fmt, sampler = host.latent_format(inputs.model), _sampler(inputs, sliced, values)
         known = known_latents(sliced, values)
         check_channels(known.values(), fmt)
         progress, raw, shown = host.PlanProgress(inputs.model), {}, {}
         for section, made in sample_sections(
             sliced.sections,
-            {name: sampler.normalised(latent) for name, latent in known.items()},
+            normalised(known, sampler.normalised),
             sampler,
             Settings(
                 seed=(inputs.seed + host.video_index()) % 2**64,
@@ -72,6 +73,7 @@ class FramePackSections(io.ComfyNode):
                 sigmas=inputs.sigmas,
                 patch=sliced.geometry.patch,
                 outside_noise=host.outside_noise(inputs.model),
+                treatment=inputs.treatment.within(fmt.process_in),
             ),
             like=torch.empty(1, fmt.latent_channels, 1, *sliced.grid),
             first=sliced.first,
@@ -83,7 +85,7 @@ class FramePackSections(io.ComfyNode):
             own = {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
             there = {frame: latent for frame, latent in known.items() if isinstance(frame, int)}
             shown, raw = progress.animation(there | own, fmt), raw | own
-        return io.NodeOutput(finished(raw), ui=shown or None)
+        return io.NodeOutput(finished(raw, values.get(BEFORE)), ui=shown or None)
 
 
 class FramePackGather(io.ComfyNode):
@@ -127,6 +129,7 @@ def _sampler(inputs: SectionInputs, part: PlanSlice, values: dict[str, Any]) -> 
         sampler=inputs.sampler or host.sampler_named("euler"),
         guidance=host.guidance_with(inputs.sampler, inputs.led),
         distilled=inputs.guidance,
+        causal=inputs.treatment.causal,
     )
 
 

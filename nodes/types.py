@@ -15,6 +15,8 @@ PlanType = io.Custom("FRAMEPACK_PLAN")  # plan JSON
 EndpointsType = io.Custom("FRAMEPACK_ENDPOINTS")  # JSON: a list of seconds, prompt, keyframe
 FramesType = io.Custom("FRAMEPACK_FRAMES")  # a video that is being decoded, between the nodes of a run
 AnchorsType = io.Custom("FRAMEPACK_ANCHORS")  # LATENTs by name
+HistoryType = io.Custom("FRAMEPACK_HISTORY")  # a Treatment: what is done to history
+CodebookType = io.Custom("FRAMEPACK_CODEBOOK")  # a Codebook
 
 CATEGORY = "FramePack"
 

@@ -21,6 +21,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..framepack.errors import FramePackError, ScheduleError, quoted
+from ..framepack.packing.codebook import Codebook
+from ..framepack.packing.treatment import Treatment
 from . import host
 
 MAX_OPTIONS = 12  # options that a message lists
@@ -75,6 +77,12 @@ KINDS = {
         lambda value: isinstance(value, Mapping) and all(map(_is_latent, value.values())),
         "key frames",
         "Connect FramePackKeyframe.",
+    ),
+    "FRAMEPACK_HISTORY": _Kind(
+        lambda value: isinstance(value, Treatment), "a treatment of history", "Connect FramePack Repair."
+    ),
+    "FRAMEPACK_CODEBOOK": _Kind(
+        lambda value: isinstance(value, Codebook), "a codebook", "Connect FramePack Load Codebook."
     ),
     "FRAMEPACK_FRAMES": _Kind(lambda value: isinstance(value, host.Decoding), "decoded frames", "Remove the value."),
     "STRING": _Kind(lambda value: isinstance(value, str), "text", "Write text."),

@@ -25,12 +25,14 @@ ALLOWED = {
     "packing": {"errors", "units", "schedule", "planning", "nn"},
     "models": {"errors", "units", "nn", "packing"},
     "sampling": {"errors", "units", "planning", "packing", "models"},
-    "pipeline": {"errors", "units", "planning", "packing", "sampling", "store"},
+    "pipeline": {"errors", "units", "schedule", "planning", "packing", "sampling", "store"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
     "training": BASICS | {"store", "nn", "packing", "models", "sampling", "checkpoints"},
     "metrics": {"errors", "units"},
+    "methods": {"errors"},
     "shapes": BASICS
+    | {"methods"}
     | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
     "job_file": BASICS | {"packing", "models", "sampling"},
     "job_run": {"errors", "nn", "models", "sampling", "pipeline", "job_file", "checkpoints", "store", "training"},

@@ -23,38 +23,31 @@ def add_codebook(commands: Any) -> None:
     codebook.add_argument("target", type=Path, metavar="DST", help="a new safetensors file")
     codebook.add_argument("--size", type=int, default=128, metavar="K", help="centroids (128)")
     codebook.add_argument("--pixels", type=int, default=360_000, metavar="N", help="at most so many latent pixels")
-    codebook.add_argument("--format", default="wan21", metavar="NAME", help="latent format of the latents (wan21)")
+    codebook.add_argument(
+        "--format", metavar="NAME", help="latent format: shapes (the built-in model's), wan21, hunyuan (by the VAE)"
+    )
     codebook.add_argument("--vae", type=Path, metavar="FILE", help="Wan 2.1 VAE that encodes videos (the built-in one)")
     codebook.add_argument("--seed", type=int, default=0)
     codebook.set_defaults(run=_codebook)
 
 
 def _codebook(arguments: argparse.Namespace) -> str:
-    import torch  # torch is needed for this command alone
-
-    from ..packing.codebook import Codebook, explained_variance, learn
+    from ..packing.codebook import Codebook, explained_variance, learn, some_pixels  # torch is for this command alone
 
     if arguments.target.exists():
         raise CodebookError(f"{arguments.target} exists already. Name a new file.")
     files = _files(arguments.source)
-    generator = torch.Generator().manual_seed(arguments.seed)
-    share = -(-arguments.pixels // len(files))
-    some = []
-    for latents in _latents(files, arguments.vae):
-        pixels = latents.movedim(1, -1).flatten(0, -2).float()
-        some.append(pixels[torch.randperm(len(pixels), generator=generator)[:share]])
-    if len({part.shape[1] for part in some}) > 1:
-        raise CodebookError(f"{arguments.source} holds latents of different channels. Keep one latent format.")
-    pixels = torch.cat(some)
+    pixels = some_pixels(_latents(files, arguments.vae), arguments.pixels, arguments.seed, len(files))
     centroids = learn(pixels, arguments.size, seed=arguments.seed)
     variance = explained_variance(pixels, centroids)
+    named = arguments.format or ("wan21" if arguments.vae else "shapes")
     made = {
         "files": len(files),
         "pixels": len(pixels),
         "seed": arguments.seed,
         "explained_variance": round(variance, 4),
     }
-    Codebook(centroids=centroids, latent_format=arguments.format, provenance=made).save(arguments.target)
+    Codebook(centroids=centroids, latent_format=named, provenance=made).save(arguments.target)
     return (
         f"{arguments.target}: {arguments.size} centroids of {len(pixels)} pixels explain {variance:.1%} of the variance"
     )

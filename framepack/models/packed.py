@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from inspect import signature
 from math import ceil, prod
 from typing import Any, Protocol
 
@@ -31,7 +30,7 @@ from .running import Run
 
 def check_causal(dit: nn.Module) -> None:
     """Raises FramePackError for a backbone whose history cannot be causal."""
-    if "causal_history" not in signature(type(dit).forward).parameters:
+    if not hasattr(dit, "pasts"):
         raise FramePackError(
             f"Causal history is not available for {type(dit).__name__}. Turn it off, or use HunyuanVideo or Wan."
         )

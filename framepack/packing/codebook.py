@@ -8,8 +8,9 @@ Dims: b batch, c channels, t h w latent grid, n pixels, k centroids. Latents are
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..errors import CodebookError, MissingPackageError
 
 CHUNK = 1 << 16  # pixels whose distances are held at a time
+MOST_PIXELS = 360_000  # that are learned from
 SEEDING = 4096  # pixels that the first centroids are found among
 METADATA = "framepack.codebook"
 
@@ -50,18 +52,33 @@ class Codebook:
         """
         if not strength:
             return latents
-        channels = self.centroids.shape[1]
-        if latents.shape[1] != channels:
-            raise CodebookError(
-                f"The codebook is of {self.latent_format} latents with {channels} channels; the history has "
-                f"{latents.shape[1]}. Learn a codebook with the model's own VAE."
-            )
+        self.check(latents.shape[1])
         pixels = rearrange(latents, "b c t h w -> (b t h w) c").float()
         centroids = self.centroids.to(pixels)
         nearest = centroids[assign(pixels, centroids)]
         b, _, t, h, w = latents.shape
         nearest = rearrange(nearest, "(b t h w) c -> b c t h w", b=b, t=t, h=h, w=w)
         return nearest.to(latents) if strength == 1 else torch.lerp(latents, nearest.to(latents), strength)
+
+    def check(self, channels: int, latent_format: str | None = None) -> None:
+        """Raises CodebookError for latents of another number of channels, or of another format where it is named."""
+        own = self.centroids.shape[1]
+        if latent_format is not None and latent_format != self.latent_format:
+            raise CodebookError(
+                f"The codebook is of {self.latent_format} latents; the model has {latent_format} latents. Learn a "
+                "codebook with the model's own VAE."
+            )
+        if channels != own:
+            raise CodebookError(
+                f"The codebook is of {self.latent_format} latents with {own} channels; the history has {channels}. "
+                "Learn a codebook with the model's own VAE."
+            )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the centroids as float32, by which a model's file names the codebook that it was trained with."""
+        values = self.centroids.detach().cpu().float().contiguous()
+        return hashlib.sha256(values.numpy().tobytes()).hexdigest()
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Codebook:
         """The same centroids after a function of latents ``1 c 1 1 k``, such as a model's normalisation."""
@@ -125,6 +142,20 @@ def learn(pixels: Tensor, num: int, *, seed: int = 0, rounds: int = 30, toleranc
             break
         last = error
     return centroids
+
+
+def some_pixels(videos: Iterable[Tensor], most: int = MOST_PIXELS, seed: int = 0, count: int = 1) -> Tensor:
+    """At most so many pixels ``n c`` of latents ``b c t h w``, drawn evenly from `count` videos.
+
+    Raises CodebookError for videos of different channels.
+    """
+    generator, share, some = torch.Generator().manual_seed(seed), -(-most // count), []
+    for latents in videos:
+        pixels = latents.movedim(1, -1).flatten(0, -2).float()
+        some.append(pixels[torch.randperm(len(pixels), generator=generator)[:share]])
+    if len({part.shape[1] for part in some}) > 1:
+        raise CodebookError("The latents have different numbers of channels. Keep one latent format.")
+    return torch.cat(some)
 
 
 def explained_variance(pixels: Tensor, centroids: Tensor) -> float:

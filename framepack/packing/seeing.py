@@ -75,7 +75,7 @@ class Turning:
 
     def turns(self, sigma: float) -> bool:
         """Is this noise level the first to see the chosen history, which then is `history`?"""
-        if self.late is None or self.x0 is None or sigma > self.level:
+        if self.late is None or self.x0 is None or sigma > self.level + 1e-6:
             return False
         self.history, self.late = self.late.history(self.x0), None
         return True

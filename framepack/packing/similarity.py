@@ -17,7 +17,7 @@ from ..errors import PlanError
 from ..planning.choice import Choice, refilled
 from ..planning.section import Section
 
-TOGETHER = 256  # frames that are compared at a time
+TOGETHER = 1 << 25  # values of frames that are compared at a time
 
 Timeline = Mapping[int | str, Tensor]  # latents ``b c 1 h w`` by latent frame or slot
 
@@ -27,12 +27,16 @@ def likeness(frames: Sequence[Tensor], estimate: Tensor) -> list[float]:
 
     The paper sums over positions; the mean keeps the weight of nearness the same at every size.
     """
-    wanted = F.normalize(estimate[0].float(), dim=0).mean(1)  # c h w: the mean over t of unit vectors
+    size, num = frames[0].shape[3:], max(TOGETHER // frames[0].numel(), 1)
+    seen = estimate[0].float()
+    if seen.shape[2:] != size:  # a pyramid's first steps are small
+        seen = F.interpolate(seen.transpose(0, 1), size=size, mode="bilinear").transpose(0, 1)
+    wanted = F.normalize(seen, dim=0).mean(1)  # c h w: the mean over t of unit vectors
     found: list[float] = []
-    for first in range(0, len(frames), TOGETHER):
-        some = torch.cat([frame[0] for frame in frames[first : first + TOGETHER]], 1).to(wanted)  # c n h w
-        dots = torch.einsum("cnhw,chw->nhw", some, wanted)
-        found += (dots / some.square().sum(0).sqrt().clamp_min(1e-8)).mean((1, 2)).tolist()
+    for first in range(0, len(frames), num):
+        some = torch.cat(frames[first : first + num])[:, :, 0].to(wanted)  # n c h w
+        dots = (some * wanted).sum(1)
+        found += (dots / some.square().sum(1).sqrt().clamp_min(1e-8)).mean((1, 2)).tolist()
     return found
 
 
@@ -50,14 +54,14 @@ class Chooser:
         history for all."""
         if section.choice is None:
             return None
-        if any(len(latent) != 1 for latent in timeline.values()):
+        if len(next(iter(timeline.values()), ())) > 1:
             raise PlanError("Sections whose history is chosen by latents are sampled one video at a time.")
         return cls(section=section, choice=section.choice, timeline=timeline)
 
     @property
     def candidates(self) -> list[Tensor]:
         """The latents that it chooses from."""
-        return [self.timeline[frame] for frame in self.choice.candidates]
+        return list(map(self.timeline.__getitem__, self.choice.candidates))
 
     @property
     def estimated(self) -> Tensor | None:
@@ -81,7 +85,7 @@ class Chooser:
     @property
     def settled(self) -> bool:
         """Is the choice known before the section is sampled?"""
-        return self.choice.by_time_alone or self.choice.reference is not None or not len(self.choice.candidates)
+        return self.choice.by_time_alone or self.choice.reference is not None or len(self.choice.candidates) < 2
 
     def to_key(self) -> dict[str, Any]:
         """All that decides the choice, for the digest of a section whose own first steps make it."""

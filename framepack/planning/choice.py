@@ -142,12 +142,12 @@ class Choice:
         nearest = self.by_time()
         if self.by_time_alone:
             return nearest
-        start = 0 if isinstance(likeness, Mapping) else self.candidates.start
-
-        def score(frame: int) -> float:
-            return likeness[frame - start] + self.time_weight * math.exp(-(self.seconds_to(frame) ** 2))
-
-        return sorted(nearest, key=score, reverse=True)  # stable: the nearest of equals stays first
+        first = 0 if isinstance(likeness, Mapping) else self.candidates.start
+        scores = {frame: likeness[frame - first] for frame in nearest}
+        if self.time_weight:
+            for away, frame in enumerate(nearest, 1):
+                scores[frame] += self.time_weight * math.exp(-((away * self.seconds) ** 2))
+        return sorted(nearest, key=scores.__getitem__, reverse=True)  # stable: the nearest of equals stays first
 
     def to_dict(self) -> dict[str, Any]:
         """As in the plan's JSON."""

@@ -36,6 +36,12 @@ class Pin:
         """One by one."""
         return (self.what,) if isinstance(self.what, str) else tuple(self.what)
 
+    def moved(self, by: int) -> Pin:
+        """The pin so many latent frames later, in a video whose first frames are cut."""
+        what = self.what if isinstance(self.what, str) else range(self.what.start + by, self.what.stop + by)
+        during = self.during and range(self.during.start + by, self.during.stop + by)
+        return replace(self, what=what, during=during)
+
     def acts_on(self, section: Section, there: set[int]) -> bool:
         """Is the section among those that see it, and do its frames exist by then?"""
         inside = self.during is None or any(frame in self.during for frame in section.made)
@@ -101,4 +107,4 @@ def _pinned(section: Section, pins: Sequence[Pin]) -> Section:
 
 def decided_later(choice: Choice) -> bool:
     """Is there anything that latents decide?"""
-    return choice.by != "by_time" and len(choice.candidates) > 0
+    return choice.by != "by_time" and len(choice.candidates) > 1

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import PlanError
+from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
 from .json_fields import int_of, ints_of, list_of, load_json, object_of
 from .outside import Outside, outside_of, seen
@@ -23,7 +24,8 @@ class PlanSlice:
     are the latent frames of the sections before, where all draw their noise from one generator; None where each section
     has its own. A slice without sections says where its anchors lie. `clips` are the lengths of the clips that decode
     on their own; None where the video is one clip. `kept` are the decoded frames of the video, in a slice that
-    reaches to its end; None for all. `outside` are the latents from outside for which noise is drawn.
+    reaches to its end; None for all. `outside` are the latents from outside for which noise is drawn. `discrete`: the
+    schedule asks for discrete history (+d).
     """
 
     height: int
@@ -36,18 +38,25 @@ class PlanSlice:
     geometry: Geometry = RELEASED
     kept: tuple[int, int] | None = None
     outside: tuple[Outside, ...] = ()
+    discrete: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False) -> PlanSlice:
-        """Sections `first` to `stop`, all by default. Raises PlanError for a plan without a size."""
+    def of(
+        cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False, start: bool = False
+    ) -> PlanSlice:
+        """Sections `first` to `stop`, all by default; with `start`, the anchor of the start frame in any case.
+
+        Raises PlanError for a plan without a size.
+        """
         sections = plan.sections[first:stop]
-        known = set().union(*(section.known for section in sections))
+        known = set().union(*(section.known for section in sections)) | ({0} if start else set())
         outside = outside_of(plan)
         if not in_turn:
             outside = seen(outside, known, set().union(*(section.slots for section in sections)))
         drawn = tuple(section.num_lat_frames for section in plan.sections[:first]) if in_turn else None
         anchors = (anchor for anchor in plan.anchors if known & set(anchor.frames))
-        return cls.placed(plan, anchors, sections=sections, first=first, drawn=drawn, outside=outside)
+        how = {"drawn": drawn, "outside": outside, "discrete": parse(plan.schedule).discrete}
+        return cls.placed(plan, anchors, sections=sections, first=first, **how)
 
     @classmethod
     def within(cls, plan: Plan, frames: range) -> PlanSlice:
@@ -84,6 +93,8 @@ class PlanSlice:
         if self.anchors:
             data["anchors"] = [anchor.to_dict() for anchor in self.anchors]
         data |= {name: list(held) for name in ("drawn", "clips", "kept") if (held := getattr(self, name)) is not None}
+        if self.discrete:
+            data["discrete"] = True
         if self.geometry != RELEASED:
             data["geometry"] = asdict(self.geometry)
         if self.outside:
@@ -93,7 +104,7 @@ class PlanSlice:
     @classmethod
     def from_json(cls, text: str) -> PlanSlice:
         """From `to_json`. Raises PlanError."""
-        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept", "outside"}
+        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept", "outside", "discrete"}
         fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
         return cls(
             height=int_of(fields["height"], "The slice's height", 1),
@@ -106,6 +117,7 @@ class PlanSlice:
             geometry=geometry_of(fields.get("geometry", {})),
             kept=kept_of(fields.get("kept")),
             outside=tuple(Outside.from_list(o) for o in list_of(fields.get("outside", []), "The slice's outside")),
+            discrete=bool(fields.get("discrete", False)),
         )
 
 

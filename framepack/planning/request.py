@@ -139,6 +139,7 @@ class PlanRequest:
         if length.cut and length.cut_at == "start" and not between:
             moved = (_moved(point, fps, length.cut, geometry) for point in options.get("endpoints", ()))
             options["endpoints"] = tuple(moved)
+            options["pins"] = tuple(pin.moved(-(-length.cut // geometry.temporal)) for pin in options.get("pins", ()))
         num = length.num_lat_frames + (extend.num_lat_frames if extend else 0) + between
         kept = length.kept(whole) or ((0, whole) if exact and between else None)
         return cls(schedule=schedule, num_lat_frames=num, kept=kept, fps=fps, **options)

@@ -2,7 +2,7 @@
 
 A string such as ``f1k1_x_g9_f1k1f2k2f16k4_td`` lists, left earlier in video time, the frames that are seen and the
 kernel that each goes through (f16k4), what is generated (g9), what is skipped (x), and what becomes of the tail
-(td delete, ta append, tc compress). The paper's suffixes +d and +D (discretized history) are not supported yet.
+(td delete, ta append, tc compress). The suffix +d (or +D) asks for discrete history (paper v3, equation 6).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MAX_FRAMES = 4096  # latent frames of all groups together: nine minutes
 MAX_GENERATE = 256  # latent frames
 MAX_KERNEL = 64  # a kernel's time; height and width up to twice that
 EXAMPLE = "f1k1_x_g9_f1k1f2k2f16k4_td"
+DISCRETE = "+d"
 
 _TAILS = ", ".join(f"{tail.name} ({tail.brief})" for tail in TAILS.values())
 _GROUP = re.compile(r"f([0-9]+)k([0-9]+)(?:h([0-9]+)w([0-9]+))?")
@@ -46,7 +47,8 @@ class Schedule:
     """A parsed schedule; str() is its canonical string.
 
     `past` and `future` are the groups right before and right after what is generated, `far_past` and `far_future`
-    those beyond a skip. Each runs in video time. Raises FramePackError for a shape that no order of generation has.
+    those beyond a skip. Each runs in video time. `discrete`: history goes through a codebook. Raises
+    FramePackError for a shape that no order of generation has.
     """
 
     generate: int
@@ -56,6 +58,7 @@ class Schedule:
     far_future: tuple[Group, ...] = ()
     tail: str = Deleted.name
     tail_side: Side | None = None
+    discrete: bool = False
 
     def __post_init__(self) -> None:
         if not self.groups or (self.future and (self.past or self.far_future)):
@@ -114,7 +117,7 @@ class Schedule:
             *(["x", "".join(map(str, self.far_future))] if self.far_future else []),
         ]
         names.insert(0 if self.tail_side == "past" else len(names), self.tail)
-        return "_".join(names)
+        return "_".join(names) + (DISCRETE if self.discrete else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +173,7 @@ class _Parser:
 
     def schedule(self) -> Schedule:
         self.check_characters()
-        self.check_suffix()
+        discrete = self.take_suffix()
         parts = self.parts()
         tail = self.take_tail(parts)
         self.check_once(parts)
@@ -180,6 +183,7 @@ class _Parser:
                 generate=next(part.value for part in parts if part.kind == "g"),
                 tail=tail.value if tail else Deleted.name,
                 tail_side=tail.kind if tail else None,  # type: ignore[arg-type]
+                discrete=discrete,
                 **{name: _with_side(value, "past" if "past" in name else "future") for name, value in places.items()},
             )
         except FramePackError as fault:
@@ -201,17 +205,20 @@ class _Parser:
                 f"Use a to z, 0 to 9 and _, as in {EXAMPLE}.",
             )
 
-    def check_suffix(self) -> None:
+    def take_suffix(self) -> bool:
+        """Does the text end in +d or +D?"""
         body, plus, name = self.text.partition("+")
-        if plus and name in ("d", "D"):
-            fault = f"Discretized history (the suffix +{name}) is not supported yet."
-            raise self.fail(len(body), fault, f"Remove +{name}.")
-        if plus:
-            raise self.fail(len(body), f"Unknown suffix {_shown(plus + name)}.", f"Remove it, as in {EXAMPLE}.")
+        if plus and name not in ("d", "D"):
+            raise self.fail(
+                len(body),
+                f"Unknown suffix {_shown(plus + name)}.",
+                f"Write +d for discrete history, as in {EXAMPLE}+d.",
+            )
+        return bool(plus)
 
     def parts(self) -> list[_Part]:
         found, at = [], 0
-        for name in self.text.split("_"):
+        for name in self.text.partition("+")[0].split("_"):
             found.append(self.part(name, at))
             at += len(name) + 1
         return found

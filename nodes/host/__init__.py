@@ -32,6 +32,15 @@ from .sampling import (
 from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
+from .treatments import (
+    check_codebook,
+    check_treatment,
+    codebook_path,
+    format_name,
+    list_codebooks,
+    new_codebook,
+    untrained,
+)
 from .vaes import CLIPS, KEPT, check_vae, geometry_of, needed_vae
 from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
@@ -53,7 +62,14 @@ __all__ = [
     "PlanProgress",
     "StreamedVideo",
     "begin_plan",
+    "check_codebook",
+    "check_treatment",
+    "format_name",
+    "untrained",
     "check_vae",
+    "codebook_path",
+    "list_codebooks",
+    "new_codebook",
     "geometry_of",
     "needed_vae",
     "searched",

@@ -16,13 +16,16 @@ from ...framepack.shapes import builtin
 log = logging.getLogger(__name__)
 
 MODELS = "diffusion_models"  # the host's folder of DiTs
+CODEBOOKS = "framepack_codebooks"  # the pack's own folder among the host's models
 GGUF = "framepack_gguf"  # the same folder, of whose files the host lists no GGUF
 
 
 def register_assets() -> None:
     """List GGUF files and the built-in model, and lay its examples beside the user's images, if absent."""
     folder_paths.folder_names_and_paths[GGUF] = (folder_paths.folder_names_and_paths[MODELS][0], {SUFFIX})
-    for kind in ("diffusion_models", "vae", "text_encoders"):
+    folder_paths.add_model_folder_path(CODEBOOKS, str(Path(folder_paths.models_dir) / CODEBOOKS))
+    folder_paths.folder_names_and_paths[CODEBOOKS][1].add(".safetensors")
+    for kind in ("diffusion_models", "vae", "text_encoders", CODEBOOKS):
         folder_paths.add_model_folder_path(kind, str(builtin.ASSETS / kind))
     for example in (builtin.ASSETS / "input").iterdir():
         target = Path(folder_paths.get_input_directory()) / example.name

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ...framepack.errors import FramePackError
 from ...framepack.models.backbones import backbone_with
-from ...framepack.sampling.guidance import HISTORY, TEXT, Guidance, zero_star
+from ...framepack.packing.history import ContextGroup
+from ...framepack.packing.seeing import Turning
+from ...framepack.sampling.guidance import HISTORY, TEXT, Guidance, blank, zero_star
 from ...framepack.sampling.staged import Pyramid, own_options
 from ...framepack.units import Geometry
 from .keys import SOLVER
-from .models.packed import PackedModel
+from .models.packed import PackedModel, history_conds
 
 COMBINE = "sampler_cfg_function"  # the host's model option
 OWN = "framepack_own_solver"  # attribute of a sampler function of ours: its solver
@@ -123,43 +125,55 @@ def zero_star_combined(args: Mapping[str, Any]) -> Tensor:
 class SectionGuider(comfy.samplers.CFGGuider):
     """The host's guider, with history guidance where text guidance does not act.
 
-    `conds` are conditionings by name: positive, negative, and blank, the negative one with a blank history.
+    `conds` are conditionings by name: positive, negative, and blank, the negative one with a blank history. `turning`
+    is the history, which may change after the first steps.
     """
 
-    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: Guidance, conds: dict[str, list]):
+    def __init__(
+        self, model: comfy.model_patcher.ModelPatcher, guidance: Guidance, conds: dict[str, list], turning: Turning
+    ):
         super().__init__(model)
-        self.guidance, self.sees = guidance, "blank" in conds
+        self.guidance, self.sees, self.turning = guidance, "blank" in conds, turning
         self.inner_set_conds(conds)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
         """Denoised latents at the noise level `timestep` ``b``."""
+        if self.turning.turns(float(timestep[0])):
+            self._turn(self.turning.history)
         led_from, scale = self.guidance.at(float(timestep[0]), self.sees)
         positive, other = self.conds["positive"], self.conds["blank" if led_from == HISTORY else "negative"]
         options = model_options or {}
         if self.guidance.zero_star and led_from == TEXT:
             options = {**options, COMBINE: zero_star_combined}
-        return comfy.samplers.sampling_function(self.inner_model, x, timestep, other, positive, scale, options, seed)
+        x0 = comfy.samplers.sampling_function(self.inner_model, x, timestep, other, positive, scale, options, seed)
+        self.turning.saw(x0)
+        return x0
+
+    def _turn(self, history: list[ContextGroup]) -> None:
+        """Put another history, of the same kernels, into conditionings that the host has prepared."""
+        for name, entries in self.conds.items():
+            groups = blank(history) if name == "blank" else history
+            for entry in entries:
+                positions, _, causal = entry["model_conds"]["framepack_layout"].cond
+                entry["model_conds"] |= history_conds(positions, groups, causal)
 
 
 def sample(
-    model: comfy.model_patcher.ModelPatcher,
+    guider: SectionGuider,
     noise: Tensor,
     sigmas: Tensor,
     sampler: Any,
-    conds: dict[str, list],
-    guidance: Guidance,
     seed: int,
     callback: Callable[..., None] | None,
 ) -> Tensor:
-    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``; `conds` as SectionGuider's.
+    """The host's sampling from pure noise: raw latents like noise, ``b c t h w``.
 
     Raises ContextWindowsError: the host would cut a section's positions and history, which belong to all of it.
     """
-    if model.model_options.get("context_handler") is not None:
+    if guider.model_patcher.model_options.get("context_handler") is not None:
         raise ContextWindowsError(
             "The model has context windows, and FramePack Section Sampler samples each section as one window of "
             f"{noise.shape[2]} latent frames. Remove the Context Windows node before FramePack Section Sampler."
         )
-    guider, blank = SectionGuider(model, guidance, conds), torch.zeros_like(noise)
-    made = guider.sample(noise, blank, sampler, sigmas, callback=callback, seed=seed)
+    made = guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, callback=callback, seed=seed)
     return made.to(comfy.model_management.intermediate_device())

@@ -9,12 +9,13 @@ import comfy.model_patcher
 import comfy.samplers
 from torch import Tensor
 
+from ...framepack.packing.seeing import Turning
 from ...framepack.pipeline import Job
 from ...framepack.sampling.guidance import Guidance, blank, sees
 from ...framepack.sampling.solvers import Callback
 from .keeping import section_key
 from .memory import check_memory
-from .sampling import latent_format, sample, solver_of, with_options, with_values, zeroed
+from .sampling import SectionGuider, latent_format, sample, solver_of, with_options, with_values, zeroed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class HostSampler:
     """Samples sections by the host. Its latents are raw, as the host's LATENT.
 
     `conditionings` are the host's, by the prompt of a section; `distilled` is the number that the model was distilled
-    to take as guidance.
+    to take as guidance. With `causal` history sees history only.
     """
 
     model: comfy.model_patcher.ModelPatcher
@@ -32,6 +33,7 @@ class HostSampler:
     sampler: Any
     guidance: Guidance
     distilled: float
+    causal: bool = False
 
     @property
     def solver(self) -> Any:
@@ -51,6 +53,10 @@ class HostSampler:
             "history": job.history,
             "at": job.section.positions,
         }
+        if self.causal:
+            parts["causal"] = True
+        if job.late:  # the first steps choose among all of these
+            parts["late"] = job.late.chooser.to_key()
         return section_key(self.model, self.sampler, self.vision, parts)
 
     def sample(self, job: Job, step: Callback | None) -> Tensor:
@@ -60,6 +66,7 @@ class HostSampler:
             "framepack_positions": job.section.positions,
             "framepack_history": job.history,
             "framepack_vision": self.vision,
+            "framepack_causal": self.causal,
             "guidance": self.distilled,
         }
         positive = self.conditionings[job.section.prompt]
@@ -73,7 +80,9 @@ class HostSampler:
                 step(number, x, x0)
 
         sampler = with_options(self.sampler, job.generator, self.guidance.cfg != 1)
-        return sample(self.model, job.noise, job.sigmas, sampler, conds, self.guidance, job.seed, report)
+        turning = Turning(job.history, job.late, job.sigmas)
+        guider = SectionGuider(self.model, self.guidance, conds, turning)
+        return sample(guider, job.noise, job.sigmas, sampler, job.seed, report)
 
     def normalised(self, latents: Tensor) -> Tensor:
         """As the model has latents."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.conds
@@ -30,6 +30,13 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, 
     return optimized_attention(q, k, v, q.shape[1], mask=mask, skip_reshape=True, **options)
 
 
+def history_conds(positions: Any, groups: Sequence[ContextGroup], causal: bool = False) -> dict[str, Any]:
+    """A section's positions and history as the host's conds."""
+    layout = tuple((g.kernel, g.positions, g.tail) for g in groups)
+    out = {"framepack_layout": comfy.conds.CONDConstant((positions, layout, causal))}
+    return out | {f"history_{i}": comfy.conds.CONDRegular(g.latents) for i, g in enumerate(groups)}
+
+
 class Hosted:
     """Mixed into a backbone's DiT: plain tensors in, the host's wrappers around the forward pass.
 
@@ -53,12 +60,13 @@ class Hosted:
     ) -> Tensor:
         """x ``b c t h w`` -> velocity; `framepack_layout` tells which of the tensors in kwargs are history."""
         options = dict(transformer_options or {})
-        positions, groups = framepack_layout or (None, ())
+        positions, groups, causal = framepack_layout or (None, (), False)
         history = [
             ContextGroup(kernel=kernel, latents=kwargs[f"history_{i}"], positions=places, tail=tail)
             for i, (kernel, places, tail) in enumerate(groups)
         ]
         own = {name: kwargs[name] for name in self.INPUTS if kwargs.get(name) is not None}
+        own |= {"causal_history": True} if causal else {}
         kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
@@ -108,10 +116,8 @@ class PackedModel:
         out = super().extra_conds(**kwargs)
         self.check_width("context", kwargs["cross_attn"], self.diffusion_model.spec.text_dim)
         if "framepack_positions" in kwargs:
-            groups: list[ContextGroup] = kwargs["framepack_history"]
-            layout = tuple((g.kernel, g.positions, g.tail) for g in groups)
-            out["framepack_layout"] = comfy.conds.CONDConstant((kwargs["framepack_positions"], layout))
-            out |= {f"history_{i}": comfy.conds.CONDRegular(g.latents) for i, g in enumerate(groups)}
+            causal = kwargs.get("framepack_causal", False)
+            out |= history_conds(kwargs["framepack_positions"], kwargs["framepack_history"], causal)
         vision, expected = kwargs.get("framepack_vision"), self.diffusion_model.spec.image_dim
         if vision is not None and expected:
             output, encoder = self.VISION
