@@ -130,7 +130,7 @@ def videos(model: Builtin, study: Study, case: Case, book: dict[int, Codebook], 
     return generate(model, plan, [caption(scene) for scene in scenes], start=starts, **how)
 
 
-def section_seconds(model: Builtin, case: Case, book: dict[int, Codebook], steps: int, sections: int = 6) -> float:
+def section_seconds(model: Builtin, case: Case, book: dict[int, Codebook], steps: int, sections: int = 4) -> float:
     """Processor seconds for each nine latent frames of one clip, the better of two runs."""
     scene, num = scene_of(FIRST_SEED), 9 * sections
     start, plan = encode_scene(model.vae, scene, 1)[None], case.plan(num + 1)
