@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands.generate_video import add_generate
+from .commands.history_options import add_choice, choice_fields
 from .commands.learn_codebook import add_codebook
 from .commands.measure_drift import add_drift
 from .commands.train_model import add_train
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--no-start", action="store_true", help="without a start image")
     plan.add_argument("--end", action="store_true", help="with an end image, as context only")
     plan.add_argument("--halve", action="store_true", help="fill gaps from their middle")
+    add_choice(plan)
     plan.set_defaults(run=_plan)
 
     convert = commands.add_parser("convert", help="make a FramePack checkpoint of a HunyuanVideo one")
@@ -161,6 +163,7 @@ def _plan(arguments: argparse.Namespace) -> str:
         height=arguments.height,
         width=arguments.width,
         order="halved" if arguments.halve else None,
+        **choice_fields(arguments),
     )
     plan = plan_video(request)
     if arguments.picture:

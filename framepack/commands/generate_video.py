@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FramePackError
-from ..planning.choice import ESTIMATES, FIRST_STEPS
-from ..planning.importance import IMPORTANCE
-from ..planning.pins import read_pins
-from ..units import RELEASED
+from .history_options import add_choice, add_treatment, choice_fields, treatment_of
 
 PIXELS = 64  # height and width of the built-in model's videos
 
@@ -33,44 +30,14 @@ def add_generate(commands: Any) -> None:
     generate.add_argument("--cfg", type=float, default=3.0)
     generate.add_argument("--cfg-above", type=float, default=0.9, metavar="SIGMA")
     generate.add_argument("--history-guidance", type=float, default=1.0, metavar="SCALE")
-    add_history(generate)
+    add_choice(generate)
+    add_treatment(generate)
     generate.add_argument("--device", default="cpu", help="of a job's model: cpu, cuda, mps")
     generate.add_argument("--dtype", default="fp32", choices=("fp32", "bf16", "fp16"), help="of a job's model")
     generate.add_argument("--attention", default="sdpa", choices=("sdpa", "sage", "flash"), help="of a job's model")
     generate.add_argument("--threads", type=int, metavar="N", help="of a job's products on a CPU")
     generate.add_argument("--store", type=Path, metavar="FOLDER", help="keep a job's finished sections there")
     generate.set_defaults(run=_generate)
-
-
-def add_history(parser: argparse.ArgumentParser) -> None:
-    """Options for the history that sections see; docs/drift.md describes them."""
-    names = ", ".join(IMPORTANCE)
-    parser.add_argument("--importance", default="by_time", metavar="NAME", help=f"which history counts: {names}")
-    parser.add_argument("--time-weight", type=float, default=1.0, metavar="LAMBDA", help="of hybrid")
-    parser.add_argument("--estimate", default=FIRST_STEPS, metavar="NAME", help=", ".join(ESTIMATES))
-    parser.add_argument("--pin", action="append", default=[], metavar="LINE", help="such as 8-10s: 0-1.2s; repeatable")
-    parser.add_argument("--match", type=float, default=0.0, metavar="0-1", help="repair by the start's statistics")
-    parser.add_argument("--history-noise", type=float, default=0.0, metavar="SIGMA", help="noise level of history")
-    parser.add_argument("--codebook", type=Path, metavar="FILE", help="discrete history")
-    parser.add_argument("--codebook-strength", type=float, default=1.0, metavar="0-1")
-    parser.add_argument("--causal", action="store_true", help="history sees only itself")
-
-
-def _treatment(arguments: argparse.Namespace) -> Any:
-    """What the options do to history. Raises FramePackError."""
-    from ..packing.codebook import Codebook
-    from ..packing.treatment import Treatment
-
-    book = Codebook.load(arguments.codebook) if arguments.codebook else None
-    if book:
-        book.check(RELEASED.channels, "shapes")
-    return Treatment(
-        match=arguments.match,
-        noise=arguments.history_noise,
-        codebook=book,
-        strength=arguments.codebook_strength,
-        causal=arguments.causal,
-    )
 
 
 def _generate(arguments: argparse.Namespace) -> str:
@@ -98,10 +65,7 @@ def _video(arguments: argparse.Namespace) -> str:
         start=start is not None,
         height=PIXELS,
         width=PIXELS,
-        importance=arguments.importance,
-        time_weight=arguments.time_weight,
-        estimate=arguments.estimate,
-        pins=read_pins("\n".join(arguments.pin), arguments.fps, RELEASED),
+        **choice_fields(arguments),
     )
     plan = plan_video(request)
     led = Guidance(cfg=arguments.cfg, cfg_above=arguments.cfg_above, history=arguments.history_guidance)
@@ -113,7 +77,7 @@ def _video(arguments: argparse.Namespace) -> str:
         steps=arguments.steps,
         seed=arguments.seed,
         guidance=led,
-        treatment=_treatment(arguments),
+        treatment=treatment_of(arguments),
         progress=Lines(len(plan.sections)),
     )
     frames = model.pixels(latents[0])[plan.kept_frames.start : plan.kept_frames.stop]
