@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..framepack.errors import LatentSizeError, PlanError
 from ..framepack.pictures.plan_picture import draw_plan
 from ..framepack.planning.gaps import Gap
+from ..framepack.planning.importance import ByTime
 from ..framepack.planning.orders import order_of
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
@@ -77,6 +78,8 @@ def _warning(plan: Plan) -> str | None:
 def _drawing(plan: Plan, inputs: dict[str, Any], poll: Callable[[], None]) -> Drawing:
     fps = inputs["fps"]
     text = f"{len(plan.sections)} sections, {stated_length(plan, inputs)}"
+    if plan.importance != ByTime.name:
+        text += f", history by {plan.importance}"
     return Drawing(draw_plan(plan, fps, poll), ". ".join(filter(None, (text, _warning(plan)))))
 
 

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 FIRST_SEED = 50_000  # of the scenes; training and evaluation use others
 FPS, KEPT = 30, 3  # frames per second, and every how many are measured
 LEARNED_FROM = 40  # clips of a codebook, of other seeds
+CODEBOOK = "codebook.safetensors"  # beside the files of a model that was trained with it
 FULL = 16  # clips from which on the study is whole
 NAMES = ("clarity", "sharpness", "contrast", "colour", "saturation", "dynamic", "smoothness", "identity", "shape")
 POINTS = 60  # of a curve in a plot
@@ -105,6 +106,8 @@ def run_case(study: Study, case: Case, folder: Path) -> None:
     trained = bool(case.discrete and study.discrete)
     model = Builtin.load(study.discrete if trained and study.discrete else study.assets)
     book = books(model, folder, [case.centroids] if case.centroids else [])
+    if trained and study.discrete and (own := study.discrete / CODEBOOK).exists():
+        book = {case.centroids: Codebook.load(own)}
     done |= {"case": asdict(case), "trained": trained, "explained": _explained(book)}
     if "section_seconds" not in done:
         done["section_seconds"] = section_seconds(model, case, book, study.steps)
@@ -118,7 +121,7 @@ def run_case(study: Study, case: Case, folder: Path) -> None:
 
 
 def _explained(book: dict[int, Codebook]) -> float | None:
-    return next((held.provenance["explained_variance"] for held in book.values()), None)  # type: ignore[return-value]
+    return next((held.provenance.get("explained_variance") for held in book.values()), None)  # type: ignore[return-value]
 
 
 def videos(model: Builtin, study: Study, case: Case, book: dict[int, Codebook], some: list[int]) -> Tensor:
