@@ -47,7 +47,7 @@ def treatment_of(arguments: argparse.Namespace) -> Any:
 
     book = Codebook.load(arguments.codebook) if arguments.codebook else None
     if book:
-        book.check(RELEASED.channels, "shapes")
+        book.check(RELEASED.channels, "built-in")
     return Treatment(
         match=arguments.match,
         noise=arguments.history_noise,

@@ -24,7 +24,7 @@ def add_codebook(commands: Any) -> None:
     codebook.add_argument("--size", type=int, default=128, metavar="K", help="centroids (128)")
     codebook.add_argument("--pixels", type=int, default=360_000, metavar="N", help="at most so many latent pixels")
     codebook.add_argument(
-        "--format", metavar="NAME", help="latent format: shapes (the built-in model's), wan21, hunyuan (by the VAE)"
+        "--format", metavar="NAME", help="latent format: built-in (the built-in model's), wan21, hunyuan (by the VAE)"
     )
     codebook.add_argument("--vae", type=Path, metavar="FILE", help="Wan 2.1 VAE that encodes videos (the built-in one)")
     codebook.add_argument("--seed", type=int, default=0)
@@ -40,7 +40,7 @@ def _codebook(arguments: argparse.Namespace) -> str:
     pixels = some_pixels(_latents(files, arguments.vae), arguments.pixels, arguments.seed, len(files))
     centroids = learn(pixels, arguments.size, seed=arguments.seed)
     variance = explained_variance(pixels, centroids)
-    named = arguments.format or ("wan21" if arguments.vae else "shapes")
+    named = arguments.format or ("wan21" if arguments.vae else "built-in")
     made = {
         "files": len(files),
         "pixels": len(pixels),

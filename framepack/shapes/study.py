@@ -90,7 +90,7 @@ def books(model: Builtin, folder: Path, sizes: list[int]) -> dict[int, Codebook]
         for num in missing:
             centroids = learn(pixels, num)
             told = {"pixels": len(pixels), "explained_variance": round(explained_variance(pixels, centroids), 4)}
-            book = Codebook(centroids=centroids, latent_format="shapes", provenance=told)
+            book = Codebook(centroids=centroids, latent_format="built-in", provenance=told)
             book.save(folder / f"codebook-{num}.safetensors")
     return {num: Codebook.load(folder / f"codebook-{num}.safetensors") for num in sizes}
 

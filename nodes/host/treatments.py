@@ -18,7 +18,7 @@ from .runs import say
 from .sampling import latent_format
 
 log = logging.getLogger(__name__)
-FORMATS = {"StatedLatentFormat": "shapes", "HunyuanVideo": "hunyuan", "Wan21": "wan21"}  # by the host's class
+FORMATS = {"StatedLatentFormat": "built-in", "HunyuanVideo": "hunyuan", "Wan21": "wan21"}  # by the host's class
 TRAINED_WITH = "framepack.codebook"  # of a checkpoint's metadata: digests of the codebooks of its training, JSON
 
 

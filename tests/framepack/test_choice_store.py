@@ -90,6 +90,6 @@ def test_a_plan_with_d_is_generated_with_a_codebook_only():
     anchors = {0: torch.randn(1, 16, 1, 4, 4)}
     with pytest.raises(PlanError, match=r"\+d"):
         generate(plan, anchors, Scenes(), Settings(steps=2), like=LIKE)
-    book = Codebook(centroids=torch.randn(4, 16), latent_format="shapes")
+    book = Codebook(centroids=torch.randn(4, 16), latent_format="built-in")
     made = generate(plan, anchors, Scenes(), Settings(steps=2, treatment=Treatment(codebook=book)), like=LIKE)
     assert made.shape[2] == 10

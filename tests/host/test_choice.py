@@ -27,7 +27,7 @@ def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = base / "models" / "framepack_codebooks"
     folder.mkdir(parents=True)
     centroids = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
-    Codebook(centroids=centroids, latent_format="shapes").save(folder / "ours.safetensors")
+    Codebook(centroids=centroids, latent_format="built-in").save(folder / "ours.safetensors")
     Codebook(centroids=centroids, latent_format="wan21").save(folder / "theirs.safetensors")
     with running(base) as host:
         yield host
@@ -113,7 +113,7 @@ def test_a_codebook_acts_with_a_warning_and_one_of_other_latents_is_named(keepin
     assert not torch.equal(plain, made)
     assert "was not trained with this codebook" in keeping.log_text()
     theirs = with_history(forward, "FramePackDiscretize", **ours | {"codebook_name": "theirs.safetensors"})
-    with pytest.raises(QueueError, match="wan21 latents; the model has shapes latents"):
+    with pytest.raises(QueueError, match="wan21 latents; the model has built-in latents"):
         run(keeping.url, theirs)
 
 
@@ -149,7 +149,7 @@ def test_a_codebook_is_learned_from_latents_saved_and_used(keeping: Host, forwar
     assert run(keeping.url, edited(graph.workflow, {(PLAN, "seconds"): 2.4})).files
     saved = Codebook.load(Path(keeping.base) / "models" / "framepack_codebooks" / "learned.safetensors")
     assert len(saved.centroids) == 8
-    assert saved.latent_format == "shapes"
+    assert saved.latent_format == "built-in"
     graph.workflow[book[0]]["inputs"]["seed"] = 1
     with pytest.raises(QueueError, match="exists already"):
         run(keeping.url, graph.workflow)
