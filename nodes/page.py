@@ -26,6 +26,7 @@ ADVANCED: dict[str, tuple[str, ...]] = {
     "SectionSampler": ("guidance", "cfg_above", "history_guidance", "noise", "keep"),
     "FramePackSaveJob": ("guidance", "cfg_above", "history_guidance"),
     "FramePackLoadModel": ("attention", "order"),
+    "LoadFramePackModel": ("attention", "order"),  # the older id
     "FramePackVAEDecode": ("grid",),
     "FramePackVideo": ("grid",),
 }
