@@ -40,6 +40,7 @@ def write(folder: Path, target: Path) -> None:
 def _head(about: dict[str, Any], folder: Path, results: Results) -> str:
     num = {len(result.clips) for result in results.values()}
     discrete = results.get("+d")
+    command = "make drift-study" if about["clips"] >= 16 else f'make drift-study ARGS="--clips {about["clips"]}"'
     weights = (
         ""
         if discrete is None
@@ -51,15 +52,13 @@ def _head(about: dict[str, Any], folder: Path, results: Results) -> str:
     )
     return (
         "# Drift study\n\n"
-        f"Written by `make drift-study`: {about['seconds']:g} s videos of {min(num)} held-out scenes of the built-in "
-        "world "
+        f"Written by `{command}`: {about['seconds']:g} s videos of {min(num)} held-out scenes of the built-in world "
         f"for each case, {about['steps']} steps a section, weights {folder.name.partition('-')[0]}. Text guidance "
         f"{about['guidance']['cfg']:g} above a noise level of {about['guidance']['cfg_above']:g}, no history guidance "
-        "but "
-        f"in its own case.{weights} `docs/drift.md` describes the measures: BRISQUE for the paper's clarity (lower is "
-        "better here), optical flow for motion and dynamic, SIFT for identity. They are not on the paper's scale. "
-        "Start-end "
-        "contrasts are over the first and the last 15 %. Brackets hold 95 % intervals from resampling the clips."
+        f"but in its own case.{weights} Causal history ran on weights that were trained with full attention. "
+        "`docs/drift.md` describes the measures: BRISQUE for the paper's clarity (lower is better here), optical flow "
+        "for motion and dynamic, SIFT for identity. They are not on the paper's scale. Start-end contrasts are over "
+        "the first and the last 15 %. Brackets hold 95 % intervals from resampling the clips."
     )
 
 
