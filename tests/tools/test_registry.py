@@ -13,7 +13,7 @@ from PIL import Image
 
 from tools.host import REPO
 
-LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^()\s#]+\.\w+)(?:#[^)]*)?\)")
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md")), *sorted((REPO / "web" / "docs").glob("*.md"))]
 IGNORED = [line.strip() for line in (REPO / ".comfyignore").read_text("utf-8").splitlines() if line.strip()]
 TOOL = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["tool"]["comfy"]
