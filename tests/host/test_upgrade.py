@@ -1,7 +1,7 @@
 """Workflows, API prompts and stored sections of older versions run on this one.
 
 tests/upgrade/VERSION holds them as they were.
-0.1.0a is the first set of workflows, with the older node ids and fewer inputs.
+0.1.0a are the prompts of a time before it, with the older node ids and fewer inputs.
 """
 
 from __future__ import annotations
