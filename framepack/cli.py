@@ -11,6 +11,7 @@ from typing import Any
 
 from .commands.generate_video import add_generate
 from .commands.history_options import add_choice, choice_fields
+from .commands.keep_sections import add_store
 from .commands.learn_codebook import add_codebook
 from .commands.measure_drift import add_drift
 from .commands.train_model import add_train
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_generate(commands)
     add_drift(commands)
+    add_store(commands)
     add_codebook(commands)
     add_train(commands)
     for command in (schedule, plan):

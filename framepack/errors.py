@@ -90,6 +90,16 @@ class SamplingError(FramePackError):
     """A section whose latents are not finite."""
 
 
+class LostTakeError(FramePackError):
+    """A section that is locked to a take that is not there, or does not fit."""
+
+    def __init__(self, index: int, take: str, why: str):
+        super().__init__(
+            f"Section {index + 1} is locked to take {take}, which {why}. Unlock the section in takes, and it is "
+            "sampled again."
+        )
+
+
 class MissingPackageError(FramePackError):
     """A choice that needs an optional package that is not installed."""
 

@@ -6,21 +6,23 @@ Dims: b batch, c channels, t h w latent grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .errors import PlanError, SamplingError
+from .errors import LostTakeError, PlanError, SamplingError
 from .packing.history import ContextGroup
 from .packing.seeing import Late, Seen, Turning, View
 from .packing.treatment import UNTREATED, Treatment
 from .planning.outside import Outside, outside_of
 from .planning.plan import Plan
 from .planning.section import Section
-from .sampling.draws import BySection, Draws, InTurn, Levels, noised
+from .planning.takes import Take, Takes
+from .sampling.draws import BySection, Draws, InTurn, Levels, Retaken, noised
 from .sampling.guidance import UNGUIDED, Guidance, sees
+from .sampling.progress import Progress, Quiet
 from .sampling.solvers import Callback, euler
 from .sampling.staged import own_draws, own_options, own_sigmas
 from .schedule.grammar import parse
@@ -37,7 +39,8 @@ class Job:
     """All that one section, number `index` of its plan, is sampled from.
 
     `seed` is for samplers that draw noise too; `generator` is the one that drew the section's noise, and goes on. With
-    `late`, `history` is for the first steps.
+    `late`, `history` is for the first steps. `lock` names the finished take that it is,
+    whatever it would be sampled from.
     """
 
     section: Section
@@ -48,6 +51,7 @@ class Job:
     history: list[ContextGroup]
     late: Late | None = None
     generator: torch.Generator | None = None
+    lock: str | None = None
 
 
 class Sampler(Protocol):
@@ -62,6 +66,10 @@ class Sampler(Protocol):
         """The pack's solver, which may have noise levels of its own and draw noise; None for another's."""
         ...
 
+    def about(self, job: Job) -> Mapping[str, str]:
+        """What is stored beside the section, for its user; `context` tells whether another's history is the same."""
+        ...
+
     def sample(self, job: Job, step: Callback | None) -> Tensor:
         """The section's latents, ``b c t h w``. `step` is called after each step."""
         ...
@@ -69,28 +77,6 @@ class Sampler(Protocol):
     def normalised(self, latents: Tensor) -> Tensor:
         """Sampled latents as the model sees them in a history."""
         ...
-
-
-class Progress(Protocol):
-    """Hears how a plan proceeds."""
-
-    def begin(self, job: Job) -> Callback | None:
-        """A section is about to be sampled; hears each of its steps."""
-        ...
-
-    def loaded(self, job: Job) -> None:
-        """A section came from the store."""
-        ...
-
-
-class Quiet:
-    """A progress that nobody sees."""
-
-    def begin(self, job: Job) -> None:
-        """Nothing."""
-
-    def loaded(self, job: Job) -> None:
-        """Nothing."""
 
 
 class Denoiser(Protocol):
@@ -112,6 +98,10 @@ class SolverSampler:
     def key(self, job: Job) -> str | None:
         """None: a denoiser has no contents to digest."""
         return None
+
+    def about(self, job: Job) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
 
     @torch.no_grad()
     def sample(self, job: Job, step: Callback | None) -> Tensor:
@@ -143,7 +133,8 @@ class Settings:
 
     `treatment` is what is done to history, with a codebook in normalised latents. `item` is the place of one video in
     a batch, and the batch's size, where it is sampled apart from the others but with the noise that it has among them.
-    `outside_noise` is what the model gives to latents from outside, if it does.
+    `outside_noise` is what the model gives to latents from outside, if it does. `takes` are by
+    section index.
     """
 
     seed: int = 0
@@ -153,6 +144,7 @@ class Settings:
     treatment: Treatment = UNTREATED
     item: tuple[int, int] | None = None
     outside_noise: Levels | None = None
+    takes: Takes = field(default_factory=dict)
 
     def job(self, seen: Seen, index: int, drawing: Drawing) -> Job:
         """A section's job. The run's solver may have noise levels of its own."""
@@ -160,8 +152,10 @@ class Settings:
         sigmas = self.sigmas
         if sigmas is None:
             sigmas = own_sigmas(drawing.solver, self.steps, noise.shape, first=index == 0, patch=self.patch)
-        how = {"noise": noise, "generator": generator, "history": seen.history, "late": seen.late}
-        return Job(section=seen.section, index=index, seed=self.seed, sigmas=sigmas, **how)
+        take = self.takes.get(index, Take())
+        seed = self.seed if take.seed is None else take.seed
+        how: dict[str, Any] = {"noise": noise, "generator": generator, "history": seen.history, "late": seen.late}
+        return Job(section=seen.section, index=index, seed=seed, sigmas=sigmas, lock=take.lock, **how)
 
     def view(self, timeline: Timeline, like: Tensor, index: int) -> View:
         """How a section, number `index` of its plan, sees a timeline of normalised latents."""
@@ -169,7 +163,8 @@ class Settings:
 
     def drawing(self, solver: Any, like: Tensor, in_turn: bool) -> Drawing:
         """How noise is drawn: from a generator for each section, or from one for all."""
-        draws = InTurn(self.seed) if in_turn else BySection(self.seed)
+        draws: Draws = InTurn(self.seed) if in_turn else BySection(self.seed)
+        draws = Retaken(draws, self.takes) if self.takes else draws
         return Drawing(draws=draws, solver=solver, like=like, item=self.item or (0, len(like)))
 
 
@@ -225,16 +220,34 @@ def sample_sections(
 
 
 def finished(job: Job, sampler: Sampler, store: SectionStore | None, progress: Progress) -> Tensor:
-    """A section's latents from the store, or else sampled, checked and stored."""
+    """A section's latents: its locked take, from the store, or else sampled, checked and stored."""
+    if job.lock:
+        return _locked(job, sampler, store, progress)
     key = sampler.key(job) if store else None
     if store and key and (found := store.get(key)) is not None and found.shape == job.noise.shape:
         progress.loaded(job)
+        progress.done(job, key)
         return found
     made = sampler.sample(job, progress.begin(job))
     check_finite(made, job.index)
-    if store and key:
-        store.put(key, made)
+    stored = store is not None and key is not None and store.put(key, made, sampler.about(job))
+    progress.done(job, key if stored else None)
     return made
+
+
+def _locked(job: Job, sampler: Sampler, store: SectionStore | None, progress: Progress) -> Tensor:
+    """A section's locked take. Raises LostTakeError."""
+    found = store.take(job.lock or "") if store else None
+    if found is None:
+        raise LostTakeError(
+            job.index, job.lock or "", "is not in the section store: it was cleared, or the store is off"
+        )
+    latents, said = found
+    if latents.shape != job.noise.shape:
+        raise LostTakeError(job.index, job.lock or "", "has another size or length than the section")
+    progress.locked(job, seam=said.get("context") != sampler.about(job).get("context"))
+    progress.done(job, job.lock)
+    return latents
 
 
 def generate(

@@ -24,6 +24,7 @@ from .sampling import FramePackSigmas, FramePackSolver
 from .search import findable
 from .sections import FramePackGather, FramePackSections
 from .several import FramePackStarts, FramePackVideos
+from .store import FramePackStore
 from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
@@ -55,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackLearnCodebook,
     FramePackDiscretize,
     FramePackMethod,
+    FramePackStore,
 ]
 
 

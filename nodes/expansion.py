@@ -21,6 +21,7 @@ from ..framepack.planning.plan import Plan
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.prompts import Blend, Prompt
 from ..framepack.planning.request import START
+from ..framepack.planning.takes import Takes
 from ..framepack.schedule.grammar import parse
 from . import host
 from .outside import BEFORE, MADE
@@ -75,6 +76,7 @@ class Expansion:
     plan: Plan
     links: dict[str, Any]
     in_turn: bool
+    takes: Takes = field(default_factory=dict)
     graph: GraphBuilder = field(default_factory=GraphBuilder)
 
     @cached_property
@@ -94,7 +96,7 @@ class Expansion:
         shared, told, found = SectionInputs.given(self.links), self.prompts(), {}
         treated = self.links.get("history") is not None
         for first in range(0, len(self.plan.sections), self.run):
-            part = PlanSlice.of(self.plan, first, first + self.run, self.in_turn, start=treated)
+            part = PlanSlice.of(self.plan, first, first + self.run, self.in_turn, start=treated, takes=self.takes)
             inputs = {name: told[name] for name in (input_of(section.prompt) for section in part.sections)}
             inputs |= shared | self.outside(part) | self.made_before(part, found, treated)
             found[first] = self.graph.node("FramePackSections", f"section_{first}", **inputs)

@@ -8,20 +8,26 @@ known before a run. Nothing is run, read or written.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..framepack.errors import FramePackError, quoted
+from ..framepack.metrics.monitor import advice, drifts
+from ..framepack.pictures.drift_picture import draw_drift
+from ..framepack.planning.plan import Plan
+from ..framepack.planning.reuse import Fate
+from .earlier import fates_of
 from .endpoints import FramePackEndpoint
 from .pack_history import PackHistory
-from .planner import EndpointPlanner
+from .planner import EndpointPlanner, plan_of
 from .types import Drawing
 from .validation import check_inputs
 
 DRAWN: dict[str, type[io.ComfyNode]] = {"PackHistory": PackHistory, "EndpointPlanner": EndpointPlanner}
 SOURCES: dict[str, type[io.ComfyNode]] = {"PackHistory": PackHistory, "FramePackEndpoint": FramePackEndpoint}
+MONITOR = "FramePackDriftMonitor"
 MAX_DEPTH = 64  # links that a value may come through
 SECONDS = 2.0
 
@@ -35,17 +41,33 @@ class UpstreamError(LiveError):
 
 
 def live(request: Any) -> Drawing:
-    """The picture of ``{"node": id, "inputs": {...}}``. Raises FramePackError."""
-    name, given = _parts(request)
+    """The picture of ``{"node": id, "inputs": {...}}``. Raises FramePackError.
+
+    A planner's request may have ``runs`` and ``takes``, for the fates of its sections. FramePackDriftMonitor is
+    no node: its input ``looks`` are finished sections, as a run's events state them.
+    """
+    name, given = _parts(request, {"runs", "takes", "seed"})
+    if name == MONITOR:
+        found = drifts(given.get("looks"))
+        return Drawing(draw_drift(found), advice(found))
     if name not in DRAWN:
         raise LiveError(f"Only {', '.join(DRAWN)} are drawn while they are edited; got {quoted(name)}.")
-    node = DRAWN[name]
+    poll, node = _until(time.monotonic() + SECONDS), DRAWN[name]
     inputs = _inputs(node, given, MAX_DEPTH)
-    return node.draw(_until(time.monotonic() + SECONDS), **inputs)
+    if "runs" not in request or node is not EndpointPlanner:
+        return node.draw(poll, **inputs)
+
+    def before(inputs: Mapping[str, Any]) -> Plan:
+        return plan_of(poll, **_inputs(EndpointPlanner, inputs, MAX_DEPTH))
+
+    def found_by(plan: Plan) -> list[Fate]:
+        return fates_of(plan, request.get("takes", ""), request.get("seed"), request["runs"], before)
+
+    return node.draw(poll, found_by, **inputs)
 
 
-def _parts(request: Any) -> tuple[str, Mapping[str, Any]]:
-    if not isinstance(request, Mapping) or request.keys() != {"node", "inputs"}:
+def _parts(request: Any, more: Set[str] = frozenset()) -> tuple[str, Mapping[str, Any]]:
+    if not isinstance(request, Mapping) or request.keys() - more != {"node", "inputs"}:
         raise LiveError("A request has a node and its inputs.")
     name, given = request["node"], request["inputs"]
     if not isinstance(name, str) or not isinstance(given, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -17,11 +17,13 @@ from ..framepack.planning.orders import order_of
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.prompt_timeline import MAX_BLEND, read, with_prompts
 from ..framepack.planning.request import MAX_FPS, MAX_SECONDS, Direction, Endpoint, Extension, PlanRequest, length_of
+from ..framepack.planning.reuse import Fate, summary
 from ..framepack.planning.video import plan_video
 from ..framepack.schedule.grammar import parse
 from ..framepack.units import RELEASED, Geometry
 from . import host
 from .choice_inputs import choice_inputs, choice_of
+from .earlier import plan_data
 from .endpoints import points_of
 from .types import CATEGORY, Drawing, EndpointsType, PlanType, ScheduleType, preview
 
@@ -57,9 +59,18 @@ class EndpointPlanner(io.ComfyNode):
             Gap.parse(gap)
 
     @classmethod
-    def draw(cls, poll: Callable[[], None], **inputs: Any) -> Drawing:
-        """The plan's picture, its length, and a warning where it leaves what the model was trained on."""
-        return _drawing(plan_of(poll, **inputs), inputs, poll)
+    def draw(
+        cls, poll: Callable[[], None], found: Callable[[Plan], list[Fate]] = lambda plan: [], **inputs: Any
+    ) -> Drawing:
+        """The plan's picture, its length, and a warning where it leaves what the model was trained on.
+
+        `found` is the fate of each section, by the plan, where it is known.
+        """
+        plan = plan_of(poll, **inputs)
+        known = found(plan)
+        return _drawing(plan, inputs, poll, known)._replace(
+            data=plan_data(plan, inputs["fps"], inputs.get("prompts", ""), known)
+        )
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
@@ -67,20 +78,21 @@ class EndpointPlanner(io.ComfyNode):
         plan = plan_of(host.poll, **inputs)
         if warning := _warning(plan):
             log.warning("%s", warning)
-        picture, text = _drawing(plan, inputs, host.poll)
-        return io.NodeOutput(plan.to_json(), ui=preview(picture, f"{text}, {plan.width}x{plan.height} pixels"))
+        drawn = _drawing(plan, inputs, host.poll)
+        text = f"{drawn.text}, {plan.width}x{plan.height} pixels"
+        return io.NodeOutput(plan.to_json(), ui=preview(drawn.picture, text))
 
 
 def _warning(plan: Plan) -> str | None:
     return order_of(parse(plan.schedule)).beyond_training(plan.highest)
 
 
-def _drawing(plan: Plan, inputs: dict[str, Any], poll: Callable[[], None]) -> Drawing:
-    fps = inputs["fps"]
+def _drawing(plan: Plan, inputs: dict[str, Any], poll: Callable[[], None], found: Sequence[Fate] = ()) -> Drawing:
     text = f"{len(plan.sections)} sections, {stated_length(plan, inputs)}"
     if plan.importance != ByTime.name:
         text += f", history by {plan.importance}"
-    return Drawing(draw_plan(plan, fps, poll), ". ".join(filter(None, (text, _warning(plan)))))
+    said = filter(None, (text, summary(found) if found else "", _warning(plan)))
+    return Drawing(draw_plan(plan, inputs["fps"], poll, found), ". ".join(said))
 
 
 def stated_length(plan: Plan, inputs: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..framepack.planning.plan import Plan
+from ..framepack.planning.takes import read_takes
 from . import host
 from .expansion import Expansion, check
 from .section_inputs import FIRST, LAST, RAW_LINK, SectionInputs, outside_inputs
@@ -47,6 +48,14 @@ class SectionSampler(io.ComfyNode):
                     **RAW_LINK,
                 ),
                 *SectionInputs.inputs("history", raw=True),
+                io.String.Input(
+                    "takes",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Other seeds for single sections, one line each: 2: 17 makes section 2 with seed 17, and "
+                    "then those that follow from it. The takes below write these lines. Empty: the seed above.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole video's latents, one video per start image.", is_output_list=True),
@@ -59,12 +68,19 @@ class SectionSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, plan: str, noise: str = BY_SECTION, **values: Any) -> io.NodeOutput:
+    def check(cls, takes: str = "") -> None:
+        """Raises TakeError for takes that cannot be read, LostTakeError for a locked one that is not there."""
+        host.check_locks(read_takes(takes))
+
+    @classmethod
+    def execute(cls, plan: str, noise: str = BY_SECTION, takes: str = "", **values: Any) -> io.NodeOutput:
         """Expand into the plan's sections."""
         parsed, decodes = Plan.from_json(plan), values.get("vae") is not None
         check(parsed, values)
-        host.begin_plan(parsed, images=decodes)
-        expansion = Expansion(parsed, values, noise == IN_TURN)
+        read = read_takes(takes, len(parsed.sections))
+        title = host.title_of(cls.hidden.dynprompt, values["positive"], values.get("start_latent"))
+        host.begin_plan(parsed, images=decodes, title=title)
+        expansion = Expansion(parsed, values, noise == IN_TURN, read)
         graph = expansion.graph
         if decodes:  # first, so that a wrong VAE stops the run before sampling
             graph.node("FramePackVAECheck", "vae_check", model=values["model"], vae=values["vae"])

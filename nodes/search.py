@@ -31,6 +31,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackDiscretize": ("drift", "codebook", "quantize", "history"),
     "FramePackLearnCodebook": ("codebook", "k-means", "vocabulary"),
     "FramePackMethod": ("drift", "preset", "causal", "anchor", "noisy history"),
+    "FramePackStore": ("disk space", "cache", "clear", "finished sections"),
     "FramePackDrift": ("quality", "metric", "drift"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..framepack.errors import PlanError
 from ..framepack.pipeline import Settings, sample_sections
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.section import Section
+from ..framepack.planning.takes import TakeError, Takes
 from ..framepack.sampling.sigmas import check_sigmas
 from . import host
 from .expansion import input_of
@@ -74,18 +76,20 @@ class FramePackSections(io.ComfyNode):
                 patch=sliced.geometry.patch,
                 outside_noise=host.outside_noise(inputs.model),
                 treatment=inputs.treatment.within(fmt.process_in),
+                takes=_takes(sliced),
             ),
             like=torch.empty(1, fmt.latent_channels, 1, *sliced.grid),
             first=sliced.first,
             drawn=sliced.drawn,
             outside=sliced.outside,
-            store=host.section_store() if inputs.keep else None,
+            store=_store(inputs, sliced),
             progress=progress,
         ):
             own = {frame: made[:, :, i : i + 1] for i, frame in enumerate(section.made)}
             there = {frame: latent for frame, latent in known.items() if isinstance(frame, int)}
+            progress.shown(own, there, fmt)
             shown, raw = progress.animation(there | own, fmt), raw | own
-        return io.NodeOutput(finished(raw, values.get(BEFORE)), ui=shown or None)
+        return io.NodeOutput(finished(raw, values.get(BEFORE)), ui=(shown | progress.ui()) or None)
 
 
 class FramePackGather(io.ComfyNode):
@@ -118,6 +122,24 @@ class FramePackGather(io.ComfyNode):
         whole = torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)
         stated = {host.CLIPS: placed.clips, host.KEPT: placed.kept}
         return io.NodeOutput({"samples": whole} | {name: list(held) for name, held in stated.items() if held})
+
+
+def _store(inputs: SectionInputs, part: PlanSlice) -> Any:
+    """The section store, unless this run is private; a locked take is read from it all the same."""
+    return host.section_store() if inputs.keep or any(take.lock for take in part.takes.values()) else None
+
+
+def _takes(part: PlanSlice) -> Takes:
+    """The slice's takes for the start image in hand. Raises TakeError for locks of more than one video."""
+    video = host.video_index()
+    if video and any(take.lock for take in part.takes.values()):
+        raise TakeError(
+            "A locked take is of one video; got several start images. Remove the locks, or queue one image."
+        )
+    return {
+        index: take if take.seed is None else replace(take, seed=(take.seed + video) % 2**64)
+        for index, take in part.takes.items()
+    }
 
 
 def _sampler(inputs: SectionInputs, part: PlanSlice, values: dict[str, Any]) -> host.HostSampler:

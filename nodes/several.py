@@ -73,8 +73,9 @@ class FramePackVideos(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: list[dict[str, Any]], images: list[Tensor] = ()) -> io.NodeOutput:
-        """Nothing but the lists."""
-        return io.NodeOutput(list(latents), list(images))
+        """The lists; says what became of the sections."""
+        host.say(host.summary(), final=True)
+        return io.NodeOutput(list(latents), list(images), ui={"framepack_reuse": [host.summary()]})
 
 
 def clip_of(latent: dict[str, Any]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from comfy_api.latest import io
 from PIL.Image import Image
@@ -22,12 +22,13 @@ CATEGORY = "FramePack"
 
 
 class Drawing(NamedTuple):
-    """What a node shows: a picture, and a line of text below it."""
+    """What a node shows: a picture, and a line of text below it. `data` is for the page's own editors."""
 
     picture: Image
     text: str
+    data: dict[str, Any] | None = None
 
 
-def preview(picture: Image, text: str) -> dict:
+def preview(picture: Image, text: str, data: Any = None) -> dict:
     """A node's ui: a drawing with a line of text."""
     return {"images": [host.on_page([in_palette(picture)], "png", compress_level=1)], "text": (text,)}

@@ -135,3 +135,9 @@ class Lines:
     def loaded(self, job: Any) -> None:
         """A section is in the store."""
         sys.stderr.write(f"section {job.index + 1} of {self.sections} is stored\n")
+
+    def locked(self, job: Any, seam: bool) -> None:
+        """Nothing is locked."""
+
+    def done(self, job: Any, key: str | None) -> None:
+        """Nothing more to say."""

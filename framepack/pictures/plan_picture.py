@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import floor, log10
 
 from ..planning.plan import Plan
+from ..planning.reuse import Fate
 from ..planning.section import Section
 from ..planning.times import place_of
 from ..units import Kernel
@@ -16,6 +17,7 @@ from .drawing import (
     IMAGE,
     INK,
     MARGIN,
+    PAPER,
     SMALL,
     TITLE,
     WIDTH,
@@ -35,8 +37,16 @@ ROW, MAX_ROWS = 40, 24  # a section's row: its height in pixels, and how many ar
 TOP, LEFT, HEADING = 150, MARGIN + 52, 36  # where rows begin, and the height of a prompt above one
 
 
-def draw_plan(plan: Plan, fps: float = 30.0, poll: Callable[[], None] = lambda: None) -> Picture:
-    """A plan's sections: what each generates, sees, and its prompt. `poll` is called once a row and may raise.
+FATES = 250  # the width of a column that says what becomes of each section
+REUSED = "#2b8a3e"
+
+
+def draw_plan(
+    plan: Plan, fps: float = 30.0, poll: Callable[[], None] = lambda: None, fates: Sequence[Fate] = ()
+) -> Picture:
+    """A plan's sections: what each generates, sees, its prompt, and its fate where it is known.
+
+    `poll` is called once a row and may raise.
 
     An arrow leads from each stretch of context into the section. Long plans show some of their rows.
     """
@@ -49,7 +59,8 @@ def draw_plan(plan: Plan, fps: float = 30.0, poll: Callable[[], None] = lambda: 
     kept = plan.kept_frames
     title = f"{len(kept)} frames in {count} section{'s' * (count > 1)}{some}; first generated at the top"
     write(draw, (MARGIN, 64), title, FAINT, SMALL, WIDTH - 2 * MARGIN)
-    top, step = TOP, (WIDTH - MARGIN - LEFT) / plan.num_lat_frames
+    right = WIDTH - MARGIN - (FATES if fates else 0)
+    top, step = TOP, (right - LEFT) / plan.num_lat_frames
     _axis(draw, plan, fps, step)
     for index, text in zip(shown, headings, strict=True):
         poll()
@@ -57,9 +68,19 @@ def draw_plan(plan: Plan, fps: float = 30.0, poll: Callable[[], None] = lambda: 
             write(draw, (LEFT, top - 1), cut(draw, one_line(text), WIDTH - MARGIN - LEFT, SMALL), INK, SMALL)
             top += HEADING
         _row(draw, plan, index, top, step)
+        if fates:
+            _fate(draw, fates[index], right + 12, top)
         top += ROW
     _legend(draw, top + 8)
     return picture
+
+
+def _fate(draw: Draw, fate: Fate, left: float, top: int) -> None:
+    """A mark, and a word or two: a filled green dot is reused, an orange ring is generated."""
+    colour, y = REUSED if fate.reused else GENERATED, top + 8
+    draw.ellipse((left, y, left + 16, y + 16), colour if fate.reused else PAPER, colour, 3)
+    text = (fate.why or "reused") if fate.reused else fate.why
+    write(draw, (left + 24, top), text, FAINT, SMALL, FATES - 36)
 
 
 def _headings(plan: Plan, shown: list[int]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import PlanError
@@ -14,6 +14,7 @@ from .json_fields import int_of, ints_of, list_of, load_json, object_of
 from .outside import Outside, outside_of, seen
 from .plan import Anchor, Plan, geometry_of, kept_of
 from .section import Section
+from .takes import Takes, from_data, to_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class PlanSlice:
     has its own. A slice without sections says where its anchors lie. `clips` are the lengths of the clips that decode
     on their own; None where the video is one clip. `kept` are the decoded frames of the video, in a slice that
     reaches to its end; None for all. `outside` are the latents from outside for which noise is drawn. `discrete`: the
-    schedule asks for discrete history (+d).
+    schedule asks for discrete history (+d). `takes` are seeds and locks of its sections, by their number.
     """
 
     height: int
@@ -39,10 +40,18 @@ class PlanSlice:
     kept: tuple[int, int] | None = None
     outside: tuple[Outside, ...] = ()
     discrete: bool = False
+    takes: Takes = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, plan: Plan, first: int = 0, stop: int | None = None, in_turn: bool = False, start: bool = False
+        cls,
+        plan: Plan,
+        first: int = 0,
+        stop: int | None = None,
+        in_turn: bool = False,
+        *,
+        start: bool = False,
+        takes: Takes | None = None,
     ) -> PlanSlice:
         """Sections `first` to `stop`, all by default; with `start`, the anchor of the start frame in any case.
 
@@ -55,8 +64,9 @@ class PlanSlice:
             outside = seen(outside, known, set().union(*(section.slots for section in sections)))
         drawn = tuple(section.num_lat_frames for section in plan.sections[:first]) if in_turn else None
         anchors = (anchor for anchor in plan.anchors if known & set(anchor.frames))
-        how = {"drawn": drawn, "outside": outside, "discrete": parse(plan.schedule).discrete}
-        return cls.placed(plan, anchors, sections=sections, first=first, **how)
+        own = {i: take for i, take in (takes or {}).items() if first <= i < first + len(sections)}
+        how: dict[str, Any] = {"drawn": drawn, "outside": outside, "discrete": parse(plan.schedule).discrete}
+        return cls.placed(plan, anchors, sections=sections, first=first, takes=own, **how)
 
     @classmethod
     def within(cls, plan: Plan, frames: range) -> PlanSlice:
@@ -95,6 +105,8 @@ class PlanSlice:
         data |= {name: list(held) for name in ("drawn", "clips", "kept") if (held := getattr(self, name)) is not None}
         if self.discrete:
             data["discrete"] = True
+        if takes := to_data(self.takes, sorted(self.takes)):
+            data["takes"] = takes
         if self.geometry != RELEASED:
             data["geometry"] = asdict(self.geometry)
         if self.outside:
@@ -104,7 +116,18 @@ class PlanSlice:
     @classmethod
     def from_json(cls, text: str) -> PlanSlice:
         """From `to_json`. Raises PlanError."""
-        optional = {"sections", "first", "anchors", "drawn", "clips", "geometry", "kept", "outside", "discrete"}
+        optional = {
+            "sections",
+            "first",
+            "anchors",
+            "drawn",
+            "clips",
+            "geometry",
+            "kept",
+            "outside",
+            "discrete",
+            "takes",
+        }
         fields = object_of(load_json(text, "slice of a plan"), "The slice", {"height", "width"}, optional)
         return cls(
             height=int_of(fields["height"], "The slice's height", 1),
@@ -118,6 +141,7 @@ class PlanSlice:
             kept=kept_of(fields.get("kept")),
             outside=tuple(Outside.from_list(o) for o in list_of(fields.get("outside", []), "The slice's outside")),
             discrete=bool(fields.get("discrete", False)),
+            takes=from_data(fields.get("takes", [])),
         )
 
 

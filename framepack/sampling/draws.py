@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..planning.outside import Outside
+from ..planning.takes import Takes
 
 Shape = tuple[int, ...]
 Extra = Callable[[Shape], Sequence[Shape]]  # what a solver draws for a section of a shape, beside its noise
@@ -70,6 +71,25 @@ class InTurn:
         for more in extra(shape):
             torch.randn(more, generator=self.generator)
         return noise, own
+
+
+class Retaken:
+    """Draws where single sections have seeds of their own; all other noise stays as it is without them."""
+
+    def __init__(self, draws: Draws, takes: Takes):
+        self.draws, self.takes = draws, takes
+
+    def outside(self, slot: str) -> torch.Generator:
+        """As without takes."""
+        return self.draws.outside(slot)
+
+    def section(self, index: int, shape: Shape, extra: Extra) -> tuple[Tensor, torch.Generator]:
+        """From its own seed, if the section has one."""
+        drawn = self.draws.section(index, shape, extra)  # in turn, the others draw after it
+        take = self.takes.get(index)
+        if take is None or take.seed is None:
+            return drawn
+        return BySection(take.seed).section(index, shape, extra)
 
 
 def noised(

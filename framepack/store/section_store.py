@@ -12,12 +12,15 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import stat
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +28,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import printable
+from .inventory import LOCKED, about
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +80,8 @@ class SectionStore:
     def get(self, key: str) -> Tensor | None:
         """The latents of a key, or None where there are none, they cannot be read, or they are broken."""
         path = self.folder / (key + ENDING)
+        if not path.exists() and (kept := self.folder / LOCKED / path.name).exists():
+            path = kept
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
                 raise BrokenEntryError("it is not a regular file")
@@ -96,10 +102,47 @@ class SectionStore:
             os.utime(path)
         return latents
 
-    def put(self, key: str, latents: Tensor) -> bool:
-        """Keep the latents of a key. False where the disk does not take them, which is reported once."""
+    def take(self, id: str) -> tuple[Tensor, dict[str, str]] | None:
+        """A take's latents, and what its entry says of it, by how its key begins; None where it is lost.
+
+        From now on it is kept until the user clears it: a copy lies in a folder that is never trimmed.
+        """
+        for path in (
+            *sorted((self.folder / LOCKED).glob(f"{id}*{ENDING}")),
+            *sorted(self.folder.glob(f"{id}*{ENDING}")),
+        ):
+            with suppress(OSError, BrokenEntryError):
+                if stat.S_ISREG(path.stat().st_mode):
+                    latents, said = entry_of(path.read_bytes(), path.stem), about(path)
+                    self._lock(path)
+                    return latents, said
+        return None
+
+    def holds(self, id: str) -> bool:
+        """Is there a take whose key begins so? It is locked from now on."""
+        return self.take(id) is not None
+
+    def _lock(self, path: Path) -> None:
+        """Keep an entry in the folder of locked takes: a second name of the file, or a copy."""
+        target = self.folder / LOCKED / path.name
+        if path == target or target.exists():
+            return
+        try:
+            target.parent.mkdir(exist_ok=True)
+            part = target.with_name(f"{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+            try:
+                os.link(path, part)
+            except OSError:
+                shutil.copyfile(path, part)
+            part.replace(target)
+        except OSError as fault:
+            self._report(f"A locked take may be trimmed from {self.folder}: {fault.strerror}. Free space there.")
+
+    def put(self, key: str, latents: Tensor, said: Mapping[str, Any] | None = None) -> bool:
+        """Keep the latents of a key, and what is `said` of them. False where the disk does not take them, said once."""
         held = latents.detach().cpu().contiguous()
-        data = save({"latents": held}, {"sha256": checksum(key, held)})
+        stated = {name: printable(str(value), 200) for name, value in (said or {}).items()}
+        data = save({"latents": held}, stated | {"sha256": checksum(key, held)})
         try:
             self._write_or_make_room(key, data)
         except OSError as fault:

@@ -11,14 +11,14 @@ from .frame_streams import AUTO, GRIDS
 from .images import encoded_images, resize
 from .interrupt import poll
 from .jobs import affine, condition, model_path, output_path, solver_name
-from .keeping import section_store
+from .keeping import check_locks, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import begin_plan
 from .pictures import on_page
 from .progress import PlanProgress, show_frames
 from .route import serve_pictures
-from .runs import video_index
+from .runs import say, summary, video_index
 from .sampling import (
     geometry,
     guidance_with,
@@ -32,6 +32,7 @@ from .sampling import (
 from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
+from .titles import title_of
 from .treatments import (
     check_codebook,
     check_treatment,
@@ -74,6 +75,10 @@ __all__ = [
     "needed_vae",
     "searched",
     "section_store",
+    "check_locks",
+    "say",
+    "summary",
+    "title_of",
     "apply_lora",
     "decoded",
     "describe",

@@ -15,6 +15,8 @@ from typing import Any
 
 import folder_paths
 
+from ...framepack.errors import LostTakeError
+from ...framepack.planning.takes import Takes
 from ...framepack.store.digest import UnkeyableError, digest
 from ...framepack.store.section_store import SectionStore
 from .keys import conditioning_parts, model_parts, sampler_parts, vision_parts
@@ -34,6 +36,16 @@ def section_store() -> SectionStore | None:
         return None
     folder = Path(named) if named else Path(folder_paths.get_user_directory()) / "framepack_sections"
     return SectionStore(folder, int(_limit() * 1e9))
+
+
+def check_locks(takes: Takes) -> None:
+    """Raises LostTakeError for a section that is locked to a take that is not in the store; keeps the others."""
+    for index, take in takes.items():
+        store = section_store()
+        if take.lock and store is None:
+            raise LostTakeError(index, take.lock, "cannot be read: the section store is off")
+        if take.lock and store is not None and not store.holds(take.lock):
+            raise LostTakeError(index, take.lock, "is not in the section store: it was cleared or trimmed")
 
 
 def _limit() -> float:

@@ -26,11 +26,11 @@ from .runs import begin_run, current_run
 log = logging.getLogger(__name__)
 
 
-def begin_plan(plan: Plan, images: bool) -> None:
+def begin_plan(plan: Plan, images: bool, title: str = "") -> None:
     """A plan is about to be sampled, and decoded to images. Raises TooLittleMemoryError where it does not fit."""
     grid = *plan.geometry.latent_grid(plan.height or 0, plan.width or 0), plan.geometry.patch
     check_plan(plan, psutil.virtual_memory().available + psutil.swap_memory().free, images)
-    begin_run(len(plan.sections), (max(plan.sections, key=lambda section: _tokens(section, grid)), grid[:2]))
+    begin_run(len(plan.sections), (max(plan.sections, key=lambda section: _tokens(section, grid)), grid[:2]), title)
 
 
 def check_memory(model: comfy.model_patcher.ModelPatcher, section: Section, grid: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...framepack.units import RELEASED
+from .looks import look_of
 from .pictures import on_page
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,20 @@ class Previews:
         """
         began = time.monotonic()
         return self._shown({n: _reduced(f, spatial) for n, f in frames.items() if n % self.stride == 0}, began)
+
+    def of_section(self, made: Mapping[int, Tensor], start: Tensor | None, fmt: Any) -> dict[str, Any]:
+        """One section as the page shows it: small pictures in motion, and how it compares with the video's start.
+
+        `made` are its raw latents ``1 c 1 h w`` by frame, `start` the video's first. Empty where there are no colours.
+        """
+        began = time.monotonic()
+        if fmt.latent_rgb_factors is None:
+            return {}
+        pictures = list(small_pictures(made, fmt).values())
+        first = list(small_pictures({} if start is None else {0: start}, fmt).values())
+        found = {"picture": on_page(pictures, "webp", **ANIMATION), "look": look_of(pictures, first)}
+        self.drawing += time.monotonic() - began
+        return found
 
     def _shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
         """The animation with more pictures, whose making `began` then. Empty where drawing takes too long."""

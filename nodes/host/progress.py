@@ -43,12 +43,10 @@ class SectionProgress:
         self.bar.update_absolute(self.index * self.steps + step + 1, preview=picture)
         self.run.say(self.text(step + 1), self.node, final=step + 1 == self.steps)
 
-    def skip(self) -> None:
-        """The section came from the store. Raises what the host raises where the run was cancelled."""
+    def skip(self, why: str = "is loaded from the section store") -> None:
+        """The section was not sampled. Raises what the host raises where the run was cancelled."""
         self.bar.update_absolute((self.index + 1) * self.steps)
-        self.run.say(
-            f"{self.name()} is loaded from the section store", self.node, final=self.index + 1 == self.sections
-        )
+        self.run.say(f"{self.name()} {why}", self.node, final=self.index + 1 == self.sections)
 
     def name(self) -> str:
         """The section's number, and the video's where it is not the first."""
@@ -66,16 +64,46 @@ class PlanProgress:
     """The engine's progress of a slice of a plan, as its node shows it."""
 
     def __init__(self, model: comfy.model_patcher.ModelPatcher):
-        self.model = model
+        self.model, self.how = model, "sampled"
+        self.made: list[dict[str, Any]] = []  # of each finished section: what the page shows as a take
 
     def begin(self, job: Job) -> Callback:
         """A section is about to be sampled."""
-        return self._section(job).callback
+        section, self.how = self._section(job), "sampled"
+        section.run.sampled.add(job.index)
+        return section.callback
 
     def loaded(self, job: Job) -> None:
         """A section came from the store. Raises what the host raises where the run was cancelled."""
         log.info("section %d is loaded from the section store", job.index + 1)
+        self.how = "stored"
         self._section(job).skip()
+
+    def locked(self, job: Job, seam: bool) -> None:
+        """A section is a locked take; says where its history has changed."""
+        section, self.how = self._section(job), "locked"
+        if seam:
+            said = f"section {job.index + 1} is locked and what it continues has changed: look for a seam there"
+            log.warning("%s", said)
+            section.run.seams.append(said)
+        section.skip("is a locked take")
+
+    def done(self, job: Job, key: str | None) -> None:
+        """A section is there."""
+        take = {"index": job.index, "seed": str(job.seed), "take": key and key[:16], "how": self.how}
+        self.made.append(take | {"sections": max(current_run().sections, job.index + 1)})
+
+    def shown(self, made: Mapping[int, Tensor], there: Mapping[int, Tensor], fmt: Any) -> None:
+        """The latest section, with its latents, as the page shows it: small pictures, and its look beside the start's.
+
+        `there` are the latents of the video that it knows of.
+        """
+        if not video_index():
+            self.made[-1] |= current_run().previews.of_section(made, there.get(0), fmt)
+
+    def ui(self) -> dict[str, Any]:
+        """A node's ui: its sections."""
+        return {} if video_index() else {"framepack_sections": self.made}
 
     def animation(self, raw: dict[int, Tensor], fmt: Any) -> dict[str, Any]:
         """A node's ui: an animation of the first video's finished frames, as Previews.of_latents gives it."""

@@ -1,6 +1,7 @@
 """The pack's one HTTP route: pictures of nodes while they are edited. It reads and writes nothing.
 
-POST /framepack/draw answers with a PNG, and a line of text in the header X-FramePack-Text, or with status 400 and JSON:
+POST /framepack/draw answers with a PNG, a line of text in the header X-FramePack-Text, and for a plan that is not too
+long JSON for the page's timeline in X-FramePack-Data, or with status 400 and JSON:
 `message`, and for a fault in a text `text`, `at` and `end`, the range of its characters. Status 409 is a fault
 of another node, which shows it.
 """
@@ -26,9 +27,10 @@ log = logging.getLogger(__name__)
 
 PATH = "/framepack/draw"
 MAX_BODY = 256 * 1024  # bytes
+MAX_DATA = 6000  # characters of a header
 CACHED = 64  # pictures of about 20 kB
 
-Draw = Callable[[Any], tuple[Image, str]]
+Draw = Callable[[Any], tuple[Image, str, dict[str, Any] | None]]
 
 
 def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
@@ -39,18 +41,21 @@ def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
     busy = asyncio.Lock()
 
     @lru_cache(CACHED)
-    def answer(body: bytes) -> tuple[int, bytes, str]:
+    def answer(body: bytes) -> tuple[int, bytes, dict[str, str]]:
         try:
-            picture, text = draw(json.loads(body))
+            picture, text, data = draw(json.loads(body))
         except elsewhere as fault:
-            return 409, json.dumps(_fault(fault)).encode(), ""
+            return 409, json.dumps(_fault(fault)).encode(), {}
         except FramePackError as fault:
-            return 400, json.dumps(_fault(fault)).encode(), ""
+            return 400, json.dumps(_fault(fault)).encode(), {}
         except (ValueError, RecursionError):
-            return 400, b'{"message": "The request is not valid JSON."}', ""
+            return 400, b'{"message": "The request is not valid JSON."}', {}
         stream = BytesIO()
         picture.save(stream, "PNG", compress_level=1)
-        return 200, stream.getvalue(), text
+        said = {"X-FramePack-Text": quote(text)}
+        if data is not None and len(held := quote(json.dumps(data, separators=(",", ":")))) <= MAX_DATA:
+            said["X-FramePack-Data"] = held
+        return 200, stream.getvalue(), said
 
     @PromptServer.instance.routes.post(PATH)
     async def respond(request: web.Request) -> web.Response:
@@ -58,9 +63,9 @@ def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
             return web.json_response({"message": f"A request has at most {MAX_BODY} bytes."}, status=400)
         body = await request.content.read(MAX_BODY + 1)
         async with busy:
-            status, content, text = await asyncio.to_thread(answer, body)
+            status, content, said = await asyncio.to_thread(answer, body)
         kind = "image/png" if status == 200 else "application/json"
-        return web.Response(status=status, body=content, content_type=kind, headers={"X-FramePack-Text": quote(text)})
+        return web.Response(status=status, body=content, content_type=kind, headers=said)
 
 
 def _fault(fault: FramePackError) -> dict[str, Any]:

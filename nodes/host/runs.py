@@ -22,13 +22,25 @@ TEXT_EVERY = 0.5  # seconds
 
 @dataclass(slots=True)
 class Run:
-    """A plan's sampling: how many sections it has, its largest with its latent grid, and how long a step takes."""
+    """A plan's sampling: how many sections it has, its largest with its latent grid, and how long a step takes.
+
+    `title` is the video's, for the section store; `sampled` are the sections that were, `seams` what was said of locks.
+    """
 
     sections: int = 1
     largest: tuple[Section, tuple[int, int]] | None = None
     step_seconds: float = 0.0
     previews: Previews = field(default_factory=Previews)
     shown: float = 0.0  # when a line of text was last shown
+    title: str = ""
+    sampled: set[int] = field(default_factory=set)
+    seams: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        """What became of its sections."""
+        num = len(self.sampled)
+        return ". ".join([f"{self.sections - num} of {self.sections} sections reused, {num} sampled", *self.seams])
 
     def say(self, text: str, node: str, final: bool = False) -> None:
         """Show a line of text on a node, where the host can; one that is not final at most twice a second."""
@@ -46,9 +58,9 @@ class Run:
 _runs: dict[str, Run] = {}  # the latest last
 
 
-def begin_run(sections: int, largest: tuple[Section, tuple[int, int]]) -> None:
+def begin_run(sections: int, largest: tuple[Section, tuple[int, int]], title: str = "") -> None:
     """Children of the node that executes now are about to sample a plan of so many sections."""
-    _add(shown_on(), Run(sections=sections, largest=largest))
+    _add(shown_on(), Run(sections=sections, largest=largest, title=title))
     if (store := section_store()) is not None:
         store.begin_run()
 
@@ -70,6 +82,11 @@ def _add(node: str, run: Run) -> Run:
 def say(text: str, final: bool = False) -> None:
     """Show a line of text on the node that executes now, as Run.say does."""
     current_run().say(text, shown_on(), final)
+
+
+def summary() -> str:
+    """What became of the sections of the node that executes now."""
+    return current_run().summary
 
 
 def shown_on() -> str:

@@ -13,8 +13,10 @@ from ...framepack.packing.seeing import Turning
 from ...framepack.pipeline import Job
 from ...framepack.sampling.guidance import Guidance, blank, sees
 from ...framepack.sampling.solvers import Callback
+from ...framepack.store.digest import digest
 from .keeping import section_key
 from .memory import check_memory
+from .runs import current_run
 from .sampling import SectionGuider, latent_format, sample, solver_of, with_options, with_values, zeroed
 
 
@@ -58,6 +60,11 @@ class HostSampler:
         if job.late:  # the first steps choose among all of these
             parts["late"] = job.late.chooser.to_key()
         return section_key(self.model, self.sampler, self.vision, parts)
+
+    def about(self, job: Job) -> dict[str, str]:
+        """The video's title, the section and its seed, and a digest of its history."""
+        title, context = current_run().title, digest({"history": job.history, "at": job.section.positions})
+        return {"video": title, "section": str(job.index + 1), "seed": str(job.seed), "context": context}
 
     def sample(self, job: Job, step: Callback | None) -> Tensor:
         """Raw latents ``1 c t h w``. Raises TooLittleMemoryError."""

@@ -71,6 +71,7 @@ def test_what_is_saved_and_queued_stays_as_it_was(edited: Page):
     values = {node["type"]: node.get("widgets_values") for node in workflow["nodes"]}
     for node in saved["nodes"]:
         if node["type"] in ("PackHistory", "EndpointPlanner"):
-            assert node["widgets_values"] == values[node["type"]]
+            before = values[node["type"]]  # inputs that are newer than the file come last
+            assert node["widgets_values"][: len(before)] == before
     queued = edited.evaluate("async () => (await app.graphToPrompt()).output")
     assert all("framepack_picture" not in node["inputs"] for node in queued.values())

@@ -1,41 +1,18 @@
 // Draws the picture of a schedule or a plan in its node while it is edited, and marks an error in the text itself.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { addPanel, element, request, samplerOf, widgetOf } from "./graph.js";
+import { earlier, seedOf } from "./runs.js";
 
 const DRAWN = ["PackHistory", "EndpointPlanner"];
-const SOURCES = ["PackHistory", "FramePackEndpoint"];
-const MAX_DEPTH = 64;
 const PAUSE = 350; // ms between two looks at a node's values
 
-// The node at the other end of an input's link, past reroutes.
-function source(node, input) {
-  const link = input.link == null ? null : (node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link]);
-  const origin = link && node.graph.getNodeById(link.origin_id);
-  return origin?.type === "Reroute" ? source(origin, origin.inputs[0]) : origin;
-}
-
-// What the route reads: a node's id and its values; linked values as the node that gives them, if it can be known.
-function request(node, depth = MAX_DEPTH) {
-  const inputs = {};
-  for (const widget of node.widgets ?? []) {
-    if (!widget.framepackLive && ["string", "number", "boolean"].includes(typeof widget.value)) {
-      inputs[widget.name] = widget.value;
-    }
-  }
-  for (const input of node.inputs ?? []) {
-    if (input.link == null) continue;
-    const origin = source(node, input); // the link's value stands, not the widget's
-    const known = origin && SOURCES.includes(origin.comfyClass) && depth > 0;
-    inputs[input.name] = known ? request(origin, depth - 1) : { node: origin?.comfyClass ?? "", inputs: {} };
-  }
-  return { node: node.comfyClass, inputs };
-}
-
-function element(tag, style, parent) {
-  const made = document.createElement(tag);
-  Object.assign(made.style, style);
-  parent?.append(made);
-  return made;
+// A planner's picture also tells which sections the runs before have made.
+function asked(node) {
+  const sampler = node.comfyClass === "EndpointPlanner" ? samplerOf(node) : null;
+  const runs = sampler ? earlier(sampler) : [];
+  if (!runs.length) return request(node);
+  return { ...request(node), runs, takes: widgetOf(sampler, "takes")?.value ?? "", seed: seedOf(sampler) };
 }
 
 class LivePicture {
@@ -46,25 +23,17 @@ class LivePicture {
     this.image = element("img", { width: "100%", objectFit: "contain", minHeight: "0", flex: "1" }, this.box);
     this.line = element("div", { font: "12px sans-serif", color: "var(--input-text, #ddd)" }, this.box);
     this.image.hidden = true;
-    const widget = node.addDOMWidget("framepack_picture", "framepack_picture", this.box, {
-      serialize: false,
-      hideOnZoom: false,
-      getValue: () => "",
-      setValue: () => {},
-      getMinHeight: () => 180,
-    });
-    widget.serialize = false; // saved values stay as they were
-    widget.framepackLive = true;
+    addPanel(node, "framepack_picture", this.box, () => 180);
   }
 
   async look() {
-    const body = JSON.stringify(request(this.node));
+    const body = JSON.stringify(asked(this.node));
     if (body === this.seen || this.waiting) return;
     this.seen = body;
     this.waiting = true;
     try {
       const answer = await api.fetchApi("/framepack/draw", { method: "POST", body });
-      if (answer.ok) await this.show(await answer.blob(), answer.headers.get("X-FramePack-Text"));
+      if (answer.ok) await this.show(await answer.blob(), answer.headers);
       else this.fail(await answer.json(), answer.status !== 409);
     } catch (fault) {
       this.seen = null; // the server is away: look again
@@ -73,12 +42,15 @@ class LivePicture {
     }
   }
 
-  async show(picture, text) {
+  async show(picture, headers) {
+    const data = headers.get("X-FramePack-Data");
+    this.node.framepackPlan = data ? JSON.parse(decodeURIComponent(data)) : null;
+    this.node.framepackTimeline?.draw();
     URL.revokeObjectURL(this.image.src);
     this.image.src = URL.createObjectURL(picture);
     this.image.hidden = false;
     this.image.style.opacity = 1;
-    this.line.replaceChildren(decodeURIComponent(text ?? ""));
+    this.line.replaceChildren(decodeURIComponent(headers.get("X-FramePack-Text") ?? ""));
     this.mark(false);
   }
 
