@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test test-slow test-hosts fuzz bench bench-gpu gpu-check gpu-payload lint evaluate evaluate-schedules evaluate-endpoints drift-study workflows mutate clean host-env test-env
+.PHONY: demo test test-slow test-hosts fuzz soak bench bench-gpu gpu-check gpu-payload lint evaluate evaluate-schedules evaluate-endpoints drift-study workflows mutate clean host-env test-env
 
 demo: host-env
 	@$(BIN)/python -m tools.demo $(ARGS)
@@ -22,6 +22,10 @@ test-hosts: test-env
 # Random input for everything that takes input, at full length: make fuzz ARGS="plans --num 1000".
 fuzz: test-env
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz $(ARGS)
+
+# Two hundred queue runs, fifty of them cancelled, on one host: make soak ARGS="--runs 20 --cancels 5".
+soak: test-env
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.soak $(ARGS)
 
 lint: test-env
 	@$(BIN)/python -m tools.test --lint

@@ -70,14 +70,23 @@ class FramePackVideo(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
                 io.Float.Input("fps", default=30.0, min=1.0, max=240.0, step=1.0, tooltip="Frames per second."),
                 _grid_input("9 every 7 or 5 every 3"),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Sound of the video, from its first frame on. Without it an extended video keeps its own.",
+                ),
             ],
             outputs=[io.Video.Output(tooltip="For SaveVideo.")],
         )
 
     @classmethod
-    def execute(cls, samples: dict[str, Any], vae: Any, fps: float, grid: str = host.AUTO) -> io.NodeOutput:
+    def execute(
+        cls, samples: dict[str, Any], vae: Any, fps: float, grid: str = host.AUTO, audio: Any = None
+    ) -> io.NodeOutput:
         """Nothing is decoded yet."""
         first, stop = samples.get(host.KEPT) or (0, None)
-        clips = samples.get(host.CLIPS)
-        video = host.StreamedVideo(vae, samples["samples"], fps, grid, clips=clips, first=first, stop=stop)
+        own = samples.get(host.sound.AUDIO, {})
+        sound = (own.get("audio"), own.get("frame", 0)) if audio is None else (audio, first)
+        how = {"clips": samples.get(host.CLIPS), "first": first, "stop": stop, "sound": sound}
+        video = host.StreamedVideo(vae, samples["samples"], fps, grid, **how)
         return io.NodeOutput(video)

@@ -94,8 +94,6 @@ def plan_data(plan: Plan, fps: float, prompts: str, found: list[Fate]) -> dict[s
 
 
 def _stretch(stretch: Stretch, text: str) -> list[Any]:
-    """Start, stop, and where its times stand in the text, in the page's units: UTF-16."""
-    places = (len(text[:at].encode("utf-16-le", "surrogatepass")) // 2 for at in stretch.at)
-    return (
-        [stretch.start, stretch.stop, *places] if stretch.prompt is not None else [stretch.start, stretch.stop, -1, -1]
-    )
+    """Start, stop, and where its times and its prompt stand in the text, in the page's units: UTF-16."""
+    places = (len(text[:at].encode("utf-16-le", "surrogatepass")) // 2 for at in (*stretch.at, *stretch.told))
+    return [stretch.start, stretch.stop, *(places if stretch.prompt is not None else ())]

@@ -77,12 +77,26 @@ class FramePackVideoEncode(io.ComfyNode):
                     default="forwards",
                     tooltip="forwards keeps the last 4n + 1 frames, backwards the first.",
                 ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The video's sound, from GetVideoComponents. FramePack Video keeps it.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=1.0,
+                    max=240.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Frames per second of the video, by which its sound is cut to the frames that are kept.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="For EndpointPlanner and SectionSampler, as video_latent.")],
         )
 
     @classmethod
-    def execute(cls, images: Tensor, vae: Any, extend: str) -> io.NodeOutput:
+    def execute(cls, images: Tensor, vae: Any, extend: str, audio: Any = None, fps: float = 30.0) -> io.NodeOutput:
         """Trim and encode."""
         if any(side % RELEASED.pixel_unit for side in images.shape[1:3]):
             raise LatentSizeError(
@@ -92,4 +106,6 @@ class FramePackVideoEncode(io.ComfyNode):
         extra = (images.shape[0] - 1) % RELEASED.temporal
         kept = images[extra:] if extend == "forwards" else images[: images.shape[0] - extra]
         with NarrowConvolutions():
-            return io.NodeOutput({"samples": vae.encode(kept[:, :, :, :3])})
+            samples = vae.encode(kept[:, :, :, :3])
+        sound = host.sound.of_clip(audio, fps, extra if extend == "forwards" else 0, len(kept))
+        return io.NodeOutput({"samples": samples} | sound)

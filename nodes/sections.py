@@ -14,6 +14,7 @@ from torch import Tensor
 from ..framepack.errors import PlanError
 from ..framepack.pipeline import Settings, sample_sections
 from ..framepack.planning.plan_slice import PlanSlice
+from ..framepack.planning.request import VIDEO
 from ..framepack.planning.section import Section
 from ..framepack.planning.takes import TakeError, Takes
 from ..framepack.sampling.sigmas import check_sigmas
@@ -121,7 +122,9 @@ class FramePackGather(io.ComfyNode):
         like = next(iter(found.values()))
         whole = torch.cat([found[i].to(like) for i in range(num_lat_frames)], 2)
         stated = {host.CLIPS: placed.clips, host.KEPT: placed.kept}
-        return io.NodeOutput({"samples": whole} | {name: list(held) for name, held in stated.items() if held})
+        frame = next((anchor.frame for anchor in placed.anchors if anchor.slot == VIDEO), 0)
+        sound = host.sound.moved(values.get("video_latent"), placed.geometry.pixel_frames(frame + 1) - 1)
+        return io.NodeOutput({"samples": whole} | {name: list(held) for name, held in stated.items() if held} | sound)
 
 
 def _store(inputs: SectionInputs, part: PlanSlice) -> Any:

@@ -85,6 +85,7 @@ KINDS = {
         lambda value: isinstance(value, Codebook), "a codebook", "Connect FramePack Load Codebook."
     ),
     "FRAMEPACK_FRAMES": _Kind(lambda value: isinstance(value, host.Decoding), "decoded frames", "Remove the value."),
+    "AUDIO": _Kind(host.sound.is_audio, "sound", "Connect GetVideoComponents or LoadAudio."),
     "STRING": _Kind(lambda value: isinstance(value, str), "text", "Write text."),
     "BOOLEAN": _Kind(lambda value: isinstance(value, bool), "true or false", "Choose one of them."),
 }

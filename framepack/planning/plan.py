@@ -146,6 +146,8 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read and check plan JSON. Raises PlanError, and ScheduleError for its schedule."""
+        if isinstance(text, str) and (num := text.count('"makes"')) > MAX_LAT_FRAMES:  # before it takes memory
+            raise PlanError(f"A plan has at most {MAX_LAT_FRAMES} sections; got {num}. Use EndpointPlanner's plan.")
         fields = object_of(
             load_json(text, "plan"),
             "The plan",

@@ -34,12 +34,16 @@ class TimelineError(FramePackError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A prompt from `start` to `stop`, in seconds; None is the sampler's own. Its times stand at `at`."""
+    """A prompt from `start` to `stop`, in seconds; None is the sampler's own.
+
+    In the text its times stand at `at`, and the prompt at `told`.
+    """
 
     start: float
     stop: float
     prompt: str | None
     at: tuple[int, int] = field(default=(0, 0), compare=False)
+    told: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class _Entry:
     stop: float | None
     prompt: str
     at: tuple[int, int]
+    told: tuple[int, int]
     bracketed: bool
 
 
@@ -71,7 +76,7 @@ def read(text: str, seconds: float) -> tuple[Stretch, ...]:
             stretches.append(Stretch(start=0.0, stop=entry.start, prompt=None))
         if fault := _fault(entry, stretches[-1].stop if stretches else 0.0, stop, seconds, last):
             raise TimelineError(entry.number, entry.line, fault)
-        stretches.append(Stretch(start=entry.start, stop=stop, prompt=entry.prompt, at=entry.at))
+        stretches.append(Stretch(start=entry.start, stop=stop, prompt=entry.prompt, at=entry.at, told=entry.told))
     return tuple(stretches)
 
 
@@ -103,7 +108,7 @@ def _entries(text: str) -> Iterator[_Entry]:
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if line.strip() and line.lstrip()[0] != "#":
             try:
-                for start, stop, prompt, (first, end) in _parts(line.rstrip()):
+                for start, stop, times, told in _parts(line.rstrip()):
                     count += 1
                     if count > MAX_LINES:
                         raise TimecodeError(f"the timeline has at most {MAX_LINES} prompts")
@@ -112,8 +117,9 @@ def _entries(text: str) -> Iterator[_Entry]:
                         line=line,
                         start=start,
                         stop=stop,
-                        prompt=checked(prompt),
-                        at=(offset + first, offset + end),
+                        prompt=checked(line[slice(*told)]),
+                        at=(offset + times[0], offset + times[1]),
+                        told=(offset + told[0], offset + told[1]),
                         bracketed=line.lstrip()[0] == "[",
                     )
             except TimecodeError as fault:
@@ -121,15 +127,15 @@ def _entries(text: str) -> Iterator[_Entry]:
         offset += len(line)
 
 
-_Part = tuple[float, float | None, str, tuple[int, int]]
+_Part = tuple[float, float | None, tuple[int, int], tuple[int, int]]
 
 
 def _parts(line: str) -> Iterator[_Part]:
-    """Start, end or None, prompt, and where its times stand, of each prompt of a line. Raises TimecodeError."""
+    """Start, end or None, and where times and prompt stand, of each prompt of a line. Raises TimecodeError."""
     at = len(line) - len(line.lstrip())
     if line[at] != "[":
         start, stop, end = read_span(line, at)
-        yield start, stop, _told(line, end, len(line), colon=True), (at, end)
+        yield start, stop, (at, end), _told(line, end, len(line), colon=True)
         return
     while at < len(line):
         if line[at] != "[":
@@ -137,11 +143,11 @@ def _parts(line: str) -> Iterator[_Part]:
         start, stop, end = read_span(line, at + 1)
         where, closing = (at + 1, end), _closing(line, at)
         if line[end:closing].strip():
-            yield start, stop, _told(line, end, closing, colon=True), where
+            yield start, stop, where, _told(line, end, closing, colon=True)
             at = closing + 1
             at += len(line[at:]) - len(line[at:].lstrip())
         else:  # [times] and the rest of the line
-            yield start, stop, _told(line, closing + 1, len(line), colon=False), where
+            yield start, stop, where, _told(line, closing + 1, len(line), colon=False)
             return
 
 
@@ -155,16 +161,18 @@ def _closing(line: str, opening: int) -> int:
     raise TimecodeError("a bracket is not closed on its line")
 
 
-def _told(line: str, start: int, stop: int, *, colon: bool) -> str:
-    """The prompt after its times, behind a colon. Raises TimecodeError."""
-    rest = line[start:stop].lstrip()
-    if rest[:1] and rest[0] in COLONS:
-        rest = rest[1:]
+def _told(line: str, start: int, stop: int, *, colon: bool) -> tuple[int, int]:
+    """Where the prompt after its times stands, behind a colon. Raises TimecodeError."""
+    start += len(line[start:stop]) - len(line[start:stop].lstrip())
+    if start < stop and line[start] in COLONS:
+        start += 1
     elif colon:
         raise TimecodeError("it does not begin with times and a colon")
-    if not rest.strip():
+    told = line[start:stop].strip()
+    if not told:
         raise TimecodeError("it has no prompt after the times")
-    return rest.strip()
+    start = line.index(told, start)
+    return start, start + len(told)
 
 
 def with_prompts(

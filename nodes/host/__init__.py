@@ -3,6 +3,7 @@
 Written for ComfyUI 0.3.75 and later; what differs between versions is looked up when used.
 """
 
+from . import sound
 from .decoding import decoded
 from .decoding_run import Decoding
 from .files import find_file, find_model, list_files, list_models, register_assets
@@ -77,6 +78,7 @@ __all__ = [
     "section_store",
     "check_locks",
     "say",
+    "sound",
     "summary",
     "title_of",
     "apply_lora",

@@ -24,6 +24,7 @@ from torch import Tensor
 from ...framepack.errors import LatentSizeError
 from .decoding import decode_stream, num_frames, within
 from .frame_streams import AUTO
+from .sound import cut
 from .vaes import check_latents, geometry_of
 
 
@@ -44,7 +45,10 @@ class StreamedFrames:
 
 
 class StreamedVideo(Input.Video):
-    """A VIDEO from latents and a VAE: the frames from `first` up to `stop`; stock SaveVideo takes it."""
+    """A VIDEO from latents and a VAE: the frames from `first` up to `stop`; stock SaveVideo takes it.
+
+    `sound` is an AUDIO, or None, and the frame at which it begins.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class StreamedVideo(Input.Video):
         clips: Sequence[int] | None = None,
         first: int = 0,
         stop: int | None = None,
+        sound: tuple[Any, int] = (None, 0),
     ):
         check_latents(vae, latents, clips)
         if len(latents) != 1:
@@ -65,6 +70,7 @@ class StreamedVideo(Input.Video):
         self.vae, self.latents, self.grid, self.clips = vae, latents, grid, clips
         self.rate = Fraction(round(fps * 1000), 1000)
         self.first, self.stop = first, num_frames(vae, latents, clips) if stop is None else stop
+        self.sound = sound
         self.source: str | None = None  # a file of it, once one has been asked for
 
     def frames(self) -> Iterator[Tensor]:
@@ -73,7 +79,15 @@ class StreamedVideo(Input.Video):
 
     def get_components(self) -> Any:
         """All frames at once, for nodes that need them."""
-        return Types.VideoComponents(images=torch.cat(list(self.frames())), audio=None, frame_rate=self.rate)
+        images = torch.cat(list(self.frames()))
+        return Types.VideoComponents(images=images, audio=self.get_audio(), frame_rate=self.rate)
+
+    def get_audio(self) -> dict[str, Any] | None:
+        """Its sound, as long as its frames; None for none."""
+        audio, begins = self.sound
+        if audio is None:
+            return None
+        return cut(audio, float((self.first - begins) / self.rate), self.get_duration())
 
     def get_dimensions(self) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -123,7 +137,8 @@ class StreamedVideo(Input.Video):
         stop = min(first + wanted, self.stop) if wanted else self.stop
         if first == stop or (strict_duration and stop - first < wanted):
             return None
-        return StreamedVideo(self.vae, self.latents, self.rate, self.grid, clips=self.clips, first=first, stop=stop)
+        how = {"clips": self.clips, "first": first, "stop": stop, "sound": self.sound}
+        return StreamedVideo(self.vae, self.latents, self.rate, self.grid, **how)
 
     def save_to(
         self, path: Any, format: Any = "auto", codec: Any = "auto", metadata: dict | None = None, **options: Any
@@ -138,7 +153,7 @@ class StreamedVideo(Input.Video):
             return
         whole = Path(path)
         part = whole.with_name(f"{whole.stem}.part{whole.suffix}")
-        components = Types.VideoComponents(images=StreamedFrames(self), audio=None, frame_rate=self.rate)
+        components = Types.VideoComponents(images=StreamedFrames(self), audio=self.get_audio(), frame_rate=self.rate)
         try:
             InputImpl.VideoFromComponents(components).save_to(str(part), format, codec, metadata, **options)
             part.replace(whole)

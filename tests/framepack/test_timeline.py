@@ -105,8 +105,9 @@ def test_what_could_mean_two_things_or_nothing_is_refused(text: str):
 
 
 def test_a_stretch_knows_where_its_times_stand():
-    text = "# é\n 0–2.5s : up\n[2.5s: down] [4s] left"
+    text = "# é\n 0–2.5s : up\n[2.5s: down] \n[4s] left"
     assert [text[slice(*stretch.at)] for stretch in read(text, 5)] == ["0–2.5s", "2.5s", "4s"]
+    assert [text[slice(*stretch.told)] for stretch in read(text, 5)] == ["up", "down", "left"]
 
 
 def test_before_the_first_bracket_the_samplers_own_prompt_holds():
