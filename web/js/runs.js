@@ -51,9 +51,19 @@ api.addEventListener("executed", ({ detail }) => {
     runs.set(run.sampler, [run, ...(runs.get(run.sampler) ?? [])].slice(0, MAX_RUNS));
   }
   for (const section of sections) run.finished.set(section.index, section);
-  if (reuse) run.said = reuse.at(-1);
+  if (reuse) end(run, reuse.at(-1));
   for (const listener of listeners) listener(run);
 });
+
+// Sections that the host's cache held were not run: they are those of the run before.
+function end(run, said) {
+  run.said = said;
+  const num = Math.max(0, ...[...run.finished.values()].map((section) => section.sections));
+  for (let index = 0; index < num; index++) {
+    const before = runsOf(run.sampler).find((old) => old !== run && old.finished.has(index));
+    if (before && !run.finished.has(index)) run.finished.set(index, before.finished.get(index));
+  }
+}
 
 // A sampler that the host's cache knows whole is not run.
 api.addEventListener("execution_cached", ({ detail }) => {
