@@ -67,7 +67,7 @@ def advice(found: Sequence[Drift]) -> str:
     if not by_section:
         return "No section leaves the band of the sections before it."
     named = "; ".join(f"section {index + 1} in {', '.join(names)}" for index, names in sorted(by_section.items()))
-    return f"Leaves the band of the sections before it: {named}. Try another take of it."
+    return f"Leaves the band of the sections before it: {named}. Try another take of it, or FramePack Repair."
 
 
 def _bands(values: Sequence[float | None], slack: float) -> tuple[tuple[float, float] | None, ...]:

@@ -123,17 +123,14 @@ class SectionStore:
         return self.take(id) is not None
 
     def _lock(self, path: Path) -> None:
-        """Keep an entry in the folder of locked takes: a second name of the file, or a copy."""
+        """Keep a copy of an entry in the folder of locked takes."""
         target = self.folder / LOCKED / path.name
         if path == target or target.exists():
             return
         try:
             target.parent.mkdir(exist_ok=True)
             part = target.with_name(f"{path.stem}.{os.getpid()}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
-            try:
-                os.link(path, part)
-            except OSError:
-                shutil.copyfile(path, part)
+            shutil.copyfile(path, part)
             part.replace(target)
         except OSError as fault:
             self._report(f"A locked take may be trimmed from {self.folder}: {fault.strerror}. Free space there.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -174,14 +173,6 @@ def test_a_take_of_another_size_does_not_fit(tmp_path: Path):
     store.put(LOCK + "0" * 48, torch.zeros(1, 4, 2, 2, 2))
     with pytest.raises(LostTakeError, match="another size"):
         made(store, s1=Take(lock=LOCK))
-
-
-def test_where_files_have_one_name_a_lock_is_a_copy(tmp_path: Path, monkeypatch):
-    store = SectionStore(tmp_path, 10**9)
-    ids = made(store)[0].ids
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    assert store.holds(ids[0])
-    assert len(list((tmp_path / "locked").iterdir())) == 1
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
