@@ -169,6 +169,7 @@ def _check(model: Any, part: PlanSlice) -> None:
             "model to EndpointPlanner too."
         )
     _warn_of_order(model, part.sections)
+    _warn_of_positions(model, part.sections)
 
 
 def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
@@ -180,4 +181,15 @@ def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
     if asked != trained:
         log.warning(
             "The plan is %s, but the model was trained for %s order. Expect drift or a poor video.", asked, trained
+        )
+
+
+def _warn_of_positions(model: Any, sections: Iterable[Section]) -> None:
+    """Warn where positions leave those that a model's own file states; the planner knows the released models'."""
+    trained: range | None = model.model.diffusion_model.spec.positions
+    highest = max(section.highest for section in sections)
+    if trained is not None and highest not in trained:
+        log.warning(
+            "Positions reach %d, but the model was trained on 0 to %d. Choose a shorter gap, or expect a poor video.",
+            *(highest, trained[-1]),
         )

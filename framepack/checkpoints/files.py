@@ -135,6 +135,18 @@ def shard_names(index: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+# What the reader of safetensors means, by a part of its message.
+FAULTS = {
+    "header too large": "it is another kind of file",
+    "header too small": "it is empty or cut short",
+    "invalid header": "it is another kind of file",
+    "incomplete": "it is cut short",
+    "not covered": "it is cut short",
+    "No such file": "it is gone",
+    "Permission": "access is denied",
+}
+
+
 def _is_file_name(name: object) -> bool:
     return isinstance(name, str) and Path(name).name == name and len(name) <= MAX_NAME
 
@@ -146,8 +158,9 @@ def _opened(path: Path) -> safe_open:
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as fault:
+        reason = next((said for part, said in FAULTS.items() if part in str(fault)), "it is damaged")
         raise CheckpointError(
-            f"{path.name} cannot be read ({fault}). It is cut short or no safetensors file; get it again."
+            f"{path.name} cannot be read as safetensors: {reason}. Download it again, or choose another file."
         ) from fault
 
 

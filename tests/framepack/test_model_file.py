@@ -161,3 +161,19 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_read(tmp_path: Path, name:
     os.mkfifo(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         Checkpoint.open(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"a text, no weights", "another kind of file"), (b"", "empty or cut short"), (None, "cut short")],
+    ids=["text", "empty", "cut"],
+)
+def test_a_file_of_another_kind_is_named_in_plain_words(
+    tmp_path: Path, weights: dict[str, Tensor], content: bytes | None, reason: str
+):
+    file = tmp_path / "model.safetensors"
+    save_file(weights, file)
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        Checkpoint.open(file)
+    assert "deserializing" not in str(caught.value)

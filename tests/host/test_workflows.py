@@ -15,10 +15,12 @@ import av
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from framepack.checkpoints.convert import convert
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
+from framepack.shapes import builtin
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
 from tools.shipped import F1, GGUF, I2V, VAE, page_name
@@ -135,3 +137,20 @@ def test_a_schedule_of_the_other_order_is_said(host: Host, files):
     before = len(host.log_text())
     run(host.url, workflow)
     assert "The plan is inverted, but the model was trained for forward order" in host.log_text()[before:]
+
+
+def test_positions_beyond_those_that_a_file_states_are_said(host: Host):
+    folder = host.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    with safe_open(builtin.DIT, "pt") as file:
+        stated = file.metadata() | {"framepack.positions": "[0, 5]"}
+    save_file(load_file(builtin.DIT), folder / "few_positions.safetensors", stated)
+    workflow = edited(
+        shipped("image_to_video_small"), {("EndpointPlanner", "seconds"): 1.2, ("SectionSampler", "steps"): 1}
+    )
+    for node in workflow.values():
+        if "model_name" in node["inputs"]:
+            node["inputs"]["model_name"] = "few_positions.safetensors"
+    before = len(host.log_text())
+    run(host.url, workflow)
+    assert "the model was trained on 0 to 5" in host.log_text()[before:]
