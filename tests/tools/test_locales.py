@@ -18,8 +18,3 @@ def test_a_language_has_every_text_of_english_in_its_place(language: str):
     assert json.loads((FOLDER / language / "nodeDefs.json").read_text("utf-8")) == translated(ENGLISH, words)
     assert {text for text in texts(ENGLISH) if words[text] == text} <= ALIKE
     assert all(name["display_name"].startswith("FramePack") for name in translated(ENGLISH, words).values())
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_keeps_no_text_that_the_nodes_no_longer_have(language: str):
-    assert read(language).keys() == set(texts(ENGLISH))
