@@ -60,7 +60,7 @@ GROUPS = (
         title="3 Length and schedule",
         color="#a5824a",
         columns=2,
-        heights={"PackHistory": 440, "FramePackEndpoint": 200, "EndpointPlanner": 780},
+        heights={"PackHistory": 440, "FramePackEndpoint": 200, "EndpointPlanner": 880},
     ),
     Group(title="4 Sample", color="#8a5b8a", columns=1, heights={"FramePackSolver": 90, "SectionSampler": 700}),
     Group(
