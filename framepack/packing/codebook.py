@@ -116,18 +116,26 @@ def assign(pixels: Tensor, centroids: Tensor) -> Tensor:
     return torch.cat([torch.cdist(chunk, centroids).argmin(1) for chunk in pixels.split(CHUNK)])
 
 
-def learn(pixels: Tensor, num: int, *, seed: int = 0, rounds: int = 30, tolerance: float = 1e-4) -> Tensor:
+def learn(
+    pixels: Tensor,
+    num: int,
+    *,
+    seed: int = 0,
+    rounds: int = 30,
+    tolerance: float = 1e-4,
+    first: Tensor | None = None,
+) -> Tensor:
     """K-means over pixels ``n c`` (Lloyd): `num` centroids ``k c``.
 
-    kornia finds the first centroids among a few thousand pixels. Rounds over all of them follow, until the error falls
-    by less than `tolerance` of itself. A cell that loses all its pixels moves to the pixel farthest from its centroid.
-    Raises CodebookError for too few pixels, or ones that are not finite.
+    kornia finds the first centroids among a few thousand pixels, where they are not given. Rounds over all of them
+    follow, until the error falls by less than `tolerance` of itself. A cell that loses all its pixels moves to the
+    pixel farthest from its centroid. Raises CodebookError for too few pixels, or ones that are not finite.
     """
     if num < 2 or len(pixels) < num:
         raise CodebookError(f"{num} centroids cannot be learned from {len(pixels)} latent pixels. Give more video.")
     if not pixels.isfinite().all():
         raise CodebookError("The latents hold NaN or infinite values. Encode the videos again.")
-    centroids = _first(pixels, num, seed)
+    centroids = _first(pixels, num, seed) if first is None else first
     last = float("inf")
     for _ in range(rounds):
         cells = assign(pixels, centroids)

@@ -10,8 +10,11 @@ VAE gives them back, since that is what the model learns from. Against the data 
 a decoded latent moves in steps of four frames, it is given too, beside what the true clips come to after the VAE.
 Text to video: `named_shown` is the share of clips whose middle frame shows the named colour (the nearest of the six
 to the shape's mean colour) and outline (by its corners: the harmonic of order 3, 4 or 5 that stands out, else a
-circle); `named_shown_of_true_clips` is what the measure says of true clips after the VAE. Each share comes with a 95 %
-interval from resampling the clips.
+circle); `named_shown_of_true_clips` is what the measure says of true clips after the VAE.
+Images from elsewhere (`outside.py`), image to video: `shape_kept` and `direction_right` as above, the shape found
+against the true background and its colour compared with its own; `background_off` is the mean absolute difference from
+the true background outside the shape, in 255ths, and `background_kept` the share of clips where it is at most 6.
+Each share comes with a 95 % interval from resampling the clips.
 """
 
 from __future__ import annotations
@@ -31,11 +34,12 @@ from ..planning.plan import Plan
 from ..planning.video import make_plan
 from ..sampling.guidance import Guidance
 from ..schedule.grammar import parse
-from . import builtin
+from . import builtin, outside
 from . import measures as measure
 from .encode import encode_scene, scene_of
 from .generate import Builtin, generate
-from .world import COLOURS, DIRECTIONS, SPEEDS, Scene, caption, render
+from .rendering import render
+from .world import COLOURS, DIRECTIONS, SPEEDS, Scene, caption
 
 SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 NUM_LAT_FRAMES = 37
@@ -191,6 +195,35 @@ def text_to_video(model: Builtin, scenes: list[Scene], how: Sampling) -> dict:
     return {"named_shown": share(shown)}
 
 
+def from_elsewhere(model: Builtin, how: Sampling) -> dict:
+    """The measures of videos from images that the generator cannot draw."""
+    plan, cases = (
+        make_plan(parse(how.schedule), num_lat_frames=NUM_LAT_FRAMES),
+        list(map(outside.case, range(outside.COUNT))),
+    )
+    starts = torch.cat([model.vae.encode(one.picture[None, :, None] * 2 - 1) for one in cases])
+    words = [caption(one.scene) for one in cases]
+    latents = generate(model, plan, words, start=starts, seed=0, steps=how.steps, guidance=how.guidance)
+    kept, way, off = [], [], []
+    for one, clip in zip(cases, latents, strict=True):
+        frames = model.pixels(clip)
+        seen = outside.tracked(frames, one)
+        kept.append(outside.shape_kept(seen, one).double().mean().item())
+        off.append(255 * outside.background_off(frames, one).mean().item())
+        verdict = goes_right_way(one.scene, seen.centre)
+        way += [] if verdict is None else [float(verdict)]
+    within = [float(each <= 255 * outside.MOST) for each in off]
+    return {
+        "shape_kept": share(kept),
+        "direction_right": share(way),
+        "background_kept": share(within),
+        "background_off": share(off) | {"each": [round(each, 1) for each in off]},
+    }
+
+
+PARTS = ("image", "text", "outside")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,18 +231,20 @@ def main() -> None:
     Sampling.add_options(parser)
     parser.add_argument("--text-cfg", type=float, default=TEXT_CFG, help="of text to video")
     parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     model = Builtin.load(args.assets)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
-    truth, how = Truth.of(model, scenes), Sampling.of(args)
-    result = {
-        "clips": args.clips,
-        **how.to_dict(),
-        "text_cfg": args.text_cfg,
-        "image_to_video": image_to_video(model, scenes, truth, how),
-        "text_to_video": text_to_video(model, scenes, replace(how, guidance=Guidance(cfg=args.text_cfg))),
-        "vae": {"psnr_db": share(truth.psnr_db), "named_shown_of_true_clips": share(truth.named)},
-    }
+    how, result = Sampling.of(args), {"clips": args.clips}
+    result |= how.to_dict() | {"text_cfg": args.text_cfg}
+    if "image" in args.parts:
+        truth = Truth.of(model, scenes)
+        result["image_to_video"] = image_to_video(model, scenes, truth, how)
+        result["vae"] = {"psnr_db": share(truth.psnr_db), "named_shown_of_true_clips": share(truth.named)}
+    if "text" in args.parts:
+        result["text_to_video"] = text_to_video(model, scenes, replace(how, guidance=Guidance(cfg=args.text_cfg)))
+    if "outside" in args.parts:
+        result["images_from_elsewhere"] = from_elsewhere(model, how)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
 

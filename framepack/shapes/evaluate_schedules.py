@@ -25,7 +25,8 @@ from . import measures as measure
 from .encode import encode_scene, scene_of
 from .evaluate import Sampling, Truth, image_to_video
 from .generate import Builtin, generate
-from .world import COLOURS, Scene, caption, render
+from .rendering import render
+from .world import COLOURS, Scene, caption
 
 log = logging.getLogger(__name__)
 MEASURES = ("shape_kept", "direction_right", "seams_smooth")

@@ -1,6 +1,6 @@
 """Turn a training run into the files of the built-in model.
 
-    python -m framepack.shapes.export RUN LATENTS [--out FOLDER]
+    python -m framepack.shapes.export RUN LATENTS [--out FOLDER] [--from FOLDER]
 
 Weights are the running means, the DiT's in half precision. Preview factors are fitted by least squares from
 normalised latents to the mean colour of the pixels that each of them stands for.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -28,8 +30,9 @@ from ..units import RELEASED
 from . import builtin
 from .encode import scene_of
 from .encoders import write_video
-from .train_dit import NUM_TOKENS, WORDS, small_spec, statistics
-from .world import render
+from .rendering import render
+from .text import Tokenizer
+from .train_dit import NUM_TOKENS, WORDS, Pair, read_exported, small_spec, statistics
 
 log = logging.getLogger(__name__)
 NUM_FITTED = 64  # clips
@@ -50,7 +53,7 @@ def fit_preview(clips: Clips) -> tuple[Tensor, Tensor]:
     """Factors ``c 3`` and bias ``3`` from normalised latents to colours in [-1, 1]."""
     latents, colours = [], []
     whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
-    for clip in whole[:NUM_FITTED]:
+    for clip in whole[:: max(len(whole) // NUM_FITTED, 1)]:
         frames = range(0, RELEASED.temporal * clip.num_lat_frames - 3, RELEASED.temporal)  # one frame of each latent
         pixels = render(scene_of(int(clip.name)), frames) * 2 - 1  # c t h w
         pooled = torch.nn.functional.avg_pool2d(pixels, RELEASED.spatial)
@@ -62,7 +65,7 @@ def fit_preview(clips: Clips) -> tuple[Tensor, Tensor]:
 
 
 def latent_format(folder: Path) -> builtin.LatentFormat:
-    """The measured mean and deviation of a cache's latents, and the fitted preview."""
+    """The mean and deviation that a cache's latents are normalised by, and the fitted preview."""
     mean, std = statistics(folder)
     factors, bias = fit_preview(Clips(folder, mean, std))
     return builtin.LatentFormat(
@@ -77,17 +80,31 @@ def _rounded(values: Tensor) -> tuple[float, ...]:
     return tuple(round(value, 5) for value in values.tolist())
 
 
-def export(run: Path, latents: Path, out: Path) -> None:
-    """Write the DiT and the text encoder below `out`, where the pack looks for them."""
+def export(run: Path, latents: Path, out: Path, start: Path | None = None) -> None:
+    """Write a run's newest state below `out`, where the pack looks for it.
+
+    What the run did not train comes from the files in `start`.
+    """
     newest = max(path for path in (run / "states").iterdir() if path.name.isdigit())
     about, weights = json.loads((newest / ABOUT).read_text("utf-8")), read_weights(newest)
-    spec = small_spec()
+    if start and not any(name.startswith("text.") for name in weights):
+        model = Pair(small_spec(), Tokenizer(WORDS, NUM_TOKENS), about["run"]["run"]["seed"])
+        read_exported(model, start)
+        weights |= model.text.state_dict(prefix="text.")
     curve = [[record.step, round(record.loss, 4)] for record in read_log(run / "log.jsonl")]
     history = {"run": about["run"], "steps_done": int(newest.name), "curve": curve[99::100]}
+    write_model(weights, history, latent_format(latents), out)
+
+
+def write_model(
+    weights: Mapping[str, Tensor], history: Mapping[str, Any], how: builtin.LatentFormat, out: Path
+) -> None:
+    """Write a DiT (``dit.NAME``) and a text encoder (``text.NAME``); `history` is how they were trained."""
+    spec = small_spec()
     metadata = {
-        POSITIONS: json.dumps(about["run"]["positions"]),
+        POSITIONS: json.dumps(history["run"]["positions"]),
         "framepack.spec": json.dumps({"rope_axes": spec.rope_axes, "rope_theta": spec.rope_theta}),
-        "framepack.latent_format": json.dumps(asdict(latent_format(latents))),
+        "framepack.latent_format": json.dumps(asdict(how)),
         "framepack.training": json.dumps(history),
     }
     vocabulary = {"framepack.vocabulary": json.dumps({"words": WORDS, "num_tokens": NUM_TOKENS})}
@@ -95,8 +112,12 @@ def export(run: Path, latents: Path, out: Path) -> None:
     _save(_part(weights, "text.", torch.float32), out, builtin.TEXT, vocabulary)
 
 
-def _part(weights: dict[str, Tensor], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v.to(dtype).contiguous() for k, v in weights.items() if k.startswith(prefix)}
+def _part(weights: Mapping[str, Tensor], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        k.removeprefix(prefix): v.detach().to("cpu", dtype).contiguous()
+        for k, v in weights.items()
+        if k.startswith(prefix)
+    }
 
 
 def _save(weights: dict[str, Tensor], out: Path, asset: Path, metadata: dict[str, str]) -> None:
@@ -121,9 +142,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("latents", type=Path)
     parser.add_argument("--out", type=Path, default=builtin.ASSETS)
+    parser.add_argument("--from", dest="start", type=Path, help="files of the model that was trained further")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    export(args.run, args.latents, args.out)
+    export(args.run, args.latents, args.out, args.start)
     write_examples(args.out / "input")
 
 

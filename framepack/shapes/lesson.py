@@ -30,7 +30,8 @@ from . import measures
 from .encode import scene_of
 from .encoders import write_video
 from .generate import Builtin, generate
-from .world import CIRCUMRADIUS, COLOURS, NEW_COLOURS, NEW_SHAPES, Scene, caption, render
+from .rendering import render
+from .world import CIRCUMRADIUS, COLOURS, NEW_COLOURS, NEW_SHAPES, Scene, caption
 
 NUM_CLIPS, NUM_PIX_FRAMES = 40, 73
 FIRST_SEED, FIRST_MEASURED = 2_000_000, 3_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..schedule.presets import TABLE_1
 from ..training.config import Config, Data, History, Model, Run, Share, Stage
@@ -13,6 +13,7 @@ from . import builtin
 INVERTED, FORWARD = "f1k1_x_g9_f1k1f2k2f16k4_td", "td_f16k4f2k2f1k1_g9"
 PINNED, ENDPOINT = "f1k1_x_f16k4f2k2f1k1_g9", "td_f16k4f2k2f1k1_g9_x_f1k1"
 SECONDS_5, HISTORY_FULL = 37, 47  # latent frames: a five-second video; and with a full history behind its last section
+BATCH = 16
 FRAMES = 96  # clips in a step on first frames
 DIT = r"^dit\."  # the text encoder stays as it is
 
@@ -20,7 +21,7 @@ DIT = r"^dit\."  # the text encoder stays as it is
 def share(weight: float, schedule: str = "", num_lat_frames: int = SECONDS_5, **more: Any) -> Share:
     """A schedule's share; without one, first frames from text alone. Steps on short sections take more clips."""
     if not schedule:
-        return Share(weight=weight, batch=FRAMES, **more)
+        return Share(weight=weight, batch=FRAMES, tag="frame", **more)
     batch = 64 if "_g1" in schedule else 32 if "_g4" in schedule else 0
     return Share(weight=weight, schedule=schedule, num_lat_frames=num_lat_frames, batch=batch, **more)
 
@@ -72,6 +73,29 @@ FOCUSED = (
     share(0.28, INVERTED),
     *(share(0.12 / 30, name, HISTORY_FULL) for name in TABLE_1),
 )
+# All schedules, images from elsewhere, long histories, and histories in any order. Vanilla's first sections, which the
+# text alone directs, and sections of few frames take more than their share.
+VANILLA = tuple(name for name in TABLE_1 if "_x_" not in name)
+FEW = tuple(name for name in TABLE_1 if "_g1" in name or "_g4" in name)
+LONG_HISTORY = tuple(name for name in TABLE_1 if "f512" in name)
+REORDERED = (INVERTED, VANILLA[0], PINNED, ENDPOINT)
+AWAY_FRAMES, LONG_FRAMES = 80, 136  # latent frames of a shape that leaves and comes back, and of a long history
+EVERY = (
+    share(0.07),
+    share(0.06, INVERTED, sections="first"),
+    share(0.08, INVERTED),
+    share(0.03, PINNED, HISTORY_FULL),
+    share(0.02, PINNED, HISTORY_FULL, sections="first"),
+    *(share(0.22 / 30, name, HISTORY_FULL) for name in TABLE_1),
+    *(share(0.08 / 30, name, sections="first") for name in TABLE_1),
+    *(share(0.08 / 10, name, sections="first") for name in VANILLA),
+    *(share(0.14 / 6, name, HISTORY_FULL) for name in FEW),
+    *(share(0.03 / 6, name, sections="first") for name in FEW),
+    *(share(0.06 / 6, name, LONG_FRAMES, tag="long") for name in LONG_HISTORY),
+    *(share(0.05 / 4, name, HISTORY_FULL, order="any") for name in REORDERED),
+    *(share(0.04 / 4, name, AWAY_FRAMES, tag="away") for name in REORDERED),
+    *(share(0.04 / 4, name, AWAY_FRAMES, tag="away", order="any") for name in REORDERED),
+)
 LATER: dict[str, Any] = {"optimizer": "muon", "rate": 2e-3, "weight_decay": 0.01, "shift": 3.0, "warmup": 50}
 
 
@@ -88,7 +112,14 @@ STAGES = (
     Stage(steps=6600, **LATER | {"shift": 2.0}, mixture=flat(EVEN), decay=0.8, train=DIT),
     Stage(steps=900, **LATER, mixture=flat(FIRST), train=DIT),
     Stage(steps=3600, **LATER | {"shift": 4.0}, mixture=flat(FOCUSED), decay=0.9, train=DIT),
+    Stage(steps=12000, **LATER, mixture=flat(EVERY), decay=0.7, train=DIT),
 )
+
+
+def enlarged(stage: Stage, times: int) -> Stage:
+    """The stage with batches so many times as large."""
+    mixture = tuple(replace(share, batch=times * (share.batch or BATCH)) for share in stage.mixture)
+    return replace(stage, mixture=mixture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +130,20 @@ class Recipe:
     teach: dict[int, int]
 
 
-def recipe(latents: Path, out: Path, stages: tuple[Stage, ...] = STAGES, **run: Any) -> Recipe:
-    """The recipe of the built-in model; `run` replaces settings of the run."""
+def recipe(
+    latents: Path,
+    out: Path,
+    stages: tuple[Stage, ...] = STAGES,
+    codebook: Path | None = None,
+    compute: Literal["fp32", "bf16"] = "fp32",
+    **run: Any,
+) -> Recipe:
+    """The recipe of the built-in model; with a codebook for +d. `run` replaces settings of the run."""
     config = Config(
-        model=Model(path=builtin.DIT, compute="fp32", checkpointing=False),
+        model=Model(path=builtin.DIT, compute=compute, checkpointing=False),
         data=Data(cache=latents, caption_dropout=0.1),
-        run=Run(out=out, **{"batch": 16, "ema": 0.999, "report_every": 100} | run),
+        run=Run(out=out, **{"batch": BATCH, "ema": 0.999, "report_every": 100} | run),
         stage=stages,
-        history=History(noise=(0.0, 0.12)),
+        history=History(noise=(0.0, 0.12), codebook=codebook),
     )
     return Recipe(config=config, teach={2: 500} if stages is STAGES else {})

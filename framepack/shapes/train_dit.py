@@ -10,22 +10,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..models.hunyuan import HunyuanDiT, HunyuanSpec
 from ..nn.attention import sdpa
+from ..nn.rope import Phases
 from ..packing.history import ContextGroup
 from ..packing.kernels import LAYER_NAMES
 from ..planning.plan import Section
-from ..training.cache import Index, clip_path, read_tensors
+from ..training.cache import Index
 from ..training.clips import Clips
 from ..training.console import Printed
+from ..training.resident import Resident, placed
 from ..training.trainer import Trainer
 from . import builtin
 from .recipe import STAGES, Recipe, recipe
@@ -39,53 +44,103 @@ WORDS = (
     *DIRECTIONS,
     *("slowly", "quickly", "a", "moves", "moving", "to", "the", "on", "and", "turns", "turning"),
     *("plain", "graded", "background"),
+    *("shape", "leaves", "leaving", "returns", "returning", "mark"),
 )
 NUM_TOKENS = 16  # the longest caption has 14 words
-HELD = 128  # files of latents in memory: all of them
+MOST_PHASES = 4096
+MEASURED = 400  # clips that they are measured on
 
 
 def in_float32(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
     """Attention in float32 where the model is in bfloat16: on CPUs its backward pass is faster so."""
+    if q.is_cuda:
+        return sdpa(q, k, v, mask, **options)
     return sdpa(q.float(), k.float(), v.float(), mask, **options).to(v.dtype)
 
 
+class PatchConvolution(nn.Conv3d):
+    """A convolution whose stride is its kernel, as the product that it is; some versions of cuDNN are slow at it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``b c t h w`` of whole kernels, in any dtype -> ``b d t' h' w'`` in the weight's."""
+        kt, kh, kw = self.kernel_size
+        cells = rearrange(x, "b c (t kt) (h kh) (w kw) -> b t h w (c kt kh kw)", kt=kt, kh=kh, kw=kw)
+        return F.linear(cells.to(self.weight.dtype), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+class Operations:
+    """torch.nn's layers, with patch convolutions as products."""
+
+    Linear, LayerNorm, RMSNorm, Conv3d = nn.Linear, nn.LayerNorm, nn.RMSNorm, PatchConvolution
+
+
+class _Trained(HunyuanDiT):
+    """The DiT with the phases of every section that it has met kept on its device."""
+
+    def __init__(self, spec: HunyuanSpec, **options: Any):
+        super().__init__(spec, operations=Operations, **options)
+        self.kept: dict[Any, Phases] = {}
+
+    def phases(self, x: Tensor, positions: Sequence[int], history: Sequence[ContextGroup]) -> Phases:
+        groups = tuple((g.kernel, g.positions, g.tail, g.latents.shape[2:]) for g in history)
+        key = (tuple(positions), x.shape[3:], groups, x.device)
+        if key not in self.kept:
+            if len(self.kept) >= MOST_PHASES:
+                self.kept.clear()
+            self.kept[key] = super().phases(x, positions, history).to(x.device)
+        return self.kept[key]
+
+
 class Pair(nn.Module):
-    """DiT and text encoder, trained together."""
+    """DiT and text encoder, trained together. The text encoder stays in float32."""
 
     def __init__(self, spec: HunyuanSpec, tokenizer: Tokenizer, seed: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         torch.manual_seed(seed)
         self.tokenizer = tokenizer
         self.text = TextEncoder(len(tokenizer.words), tokenizer.num_tokens, spec.text_dim)
-        self.dit = HunyuanDiT(spec, attention=in_float32)
+        self.dit = _Trained(spec, attention=in_float32, exact=True)
         self.dit.init_weights()
-        self.to(dtype)
+        self.dit.to(dtype)
+        self.rows: dict[str, int] = {}
+        self.known = torch.empty(0, tokenizer.num_tokens, dtype=torch.long)
 
     def words(self, captions: list[str]) -> dict[str, Tensor]:
-        """Tokens ``b l`` of captions."""
-        return {"tokens": torch.tensor([self.tokenizer(caption) for caption in captions])}
+        """Tokens ``b l`` of captions, on the model's device."""
+        device = self.text.words.weight.device
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self.rows]
+        if new:
+            more = torch.tensor([self.tokenizer(caption) for caption in new])
+            self.rows |= {caption: len(self.rows) + i for i, caption in enumerate(new)}
+            self.known = torch.cat([self.known.to(device), more.to(device)])
+        rows = placed(torch.tensor([self.rows[caption] for caption in captions]), device)
+        return {"tokens": self.known.to(device).index_select(0, rows)}
 
     def forward(
         self, x: Tensor, sigma: Tensor, words: Mapping[str, Tensor], section: Section, history: list[ContextGroup]
     ) -> Tensor:
         """x ``b c t h w`` noisy, sigma ``b`` -> velocity like x."""
-        context, pooled = self.text(words["tokens"])
+        history = [replace(group, latents=group.latents.float()) for group in history]  # pooled in float32
+        context, pooled = (encoded.to(x.dtype) for encoded in self.text(words["tokens"]))
         return self.dit(x, sigma * 1000, context, pooled, positions=section.positions, history=history)
 
 
 def statistics(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel over the whole clips of a cache of unscaled latents."""
-    files = dict.fromkeys(clip.file for clip in Index.read(folder).clips if clip.num_lat_frames > 1)
-    latents = torch.stack([clip for file in files for clip in read_tensors(clip_path(folder, file)).values()])
+    """Mean and deviation of each channel over whole clips of a cache of unscaled latents."""
+    whole = [clip for clip in Index.read(folder).clips if clip.num_lat_frames > 1]
+    clips, least = Clips(folder), min(clip.num_lat_frames for clip in whole)
+    latents = torch.stack([clips.read(clip, least) for clip in whole[:: max(len(whole) // MEASURED, 1)]])
     return latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
 
 
-def trainer_of(how: Recipe, spec: HunyuanSpec, device: str = "cpu") -> Trainer:
-    """The trainer of a recipe for a model with fresh weights."""
+def trainer_of(how: Recipe, spec: HunyuanSpec, device: str = "cpu", like: Trainer | None = None) -> Trainer:
+    """The trainer of a recipe for a model with fresh weights, or for the model and the clips of another trainer."""
+    if like:
+        assert isinstance(like.model, Pair)
+        return Trainer(how.config, like.model, like.clips, like.model.words)
     model = Pair(spec, Tokenizer(WORDS, NUM_TOKENS), how.config.run.seed, how.config.model.dtype).to(device)
     folder = how.config.data.cache
-    clips = Clips(folder, *statistics(folder), held=HELD)
-    return Trainer(how.config, model, clips, model.words)
+    return Trainer(how.config, model, Resident(folder, *statistics(folder), device), model.words)
 
 
 def taught(trainer: Trainer, how: Recipe, stage: int) -> None:
@@ -100,10 +155,13 @@ def taught(trainer: Trainer, how: Recipe, stage: int) -> None:
 
 
 def read_exported(model: Pair, folder: Path) -> None:
-    """Take the weights of a model's files."""
+    """Take the weights of a model's files; words that it did not know keep their fresh ones."""
     for part, path in ((model.dit, builtin.DIT), (model.text, builtin.TEXT)):
-        weights = load_file(folder / path.relative_to(builtin.ASSETS))
-        part.load_state_dict({key: value.float() for key, value in weights.items()})
+        weights = {k: v.float() for k, v in load_file(folder / path.relative_to(builtin.ASSETS)).items()}
+        if part is model.text:
+            fresh = model.text.words.weight.detach().cpu()
+            weights["words.weight"] = torch.cat([weights["words.weight"], fresh[len(weights["words.weight"]) :]])
+        part.load_state_dict(weights)
 
 
 def small_spec() -> HunyuanSpec:

@@ -1,6 +1,8 @@
-"""Train the built-in VAE: single frames first, then clips that grow.
+"""Train the built-in VAE: single frames first, then clips that grow, and last the wide world.
 
-    python -m framepack.shapes.train_vae OUT.safetensors
+    python -m framepack.shapes.train_vae OUT.safetensors [--from VAE.safetensors]
+
+`--from` trains a VAE further, with the last stage alone.
 
 The first stage mixes in colour fields: where every latent pixel has its own colour, the code for colour is found
 within a hundred steps, while on shapes alone the reconstruction stays at the background for a thousand.
@@ -17,16 +19,19 @@ import logging
 import math
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..vae.wan import WanVAE
-from .world import SIZE, render, sample_scene
+from .budget import Budget
+from .rendering import draw
+from .wide import sample_away, sample_wide
+from .world import SIZE, Scene, sample_scene
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,8 @@ log = logging.getLogger(__name__)
 class Stage:
     """A run of steps on clips of one length; the learning rate falls by cosine to a twentieth.
 
-    `fields` of a batch are colour fields instead of shapes.
+    `fields` of a batch are colour fields instead of shapes; with `wide` three quarters of
+    the rest are of the wide world.
     """
 
     num_pix_frames: int
@@ -43,6 +49,7 @@ class Stage:
     steps: int
     rate: float
     fields: int = 0
+    wide: bool = False
 
 
 STAGES = (
@@ -50,8 +57,11 @@ STAGES = (
     Stage(num_pix_frames=1, batch=16, steps=600, rate=1.2e-3, fields=3),
     Stage(num_pix_frames=5, batch=6, steps=350, rate=1e-3, fields=1),
     Stage(num_pix_frames=13, batch=3, steps=900, rate=1e-3),
+    Stage(num_pix_frames=13, batch=4, steps=2500, rate=1e-3, fields=1, wide=True),
 )
 WARMUP = 50
+TRIED = 25  # steps after which it is known how long a step takes
+FIRST = 10  # steps at the beginning that take longer
 KL_WEIGHT = 1e-5
 ABSOLUTE_WEIGHT = 0.1
 
@@ -88,21 +98,30 @@ def colour_field(rng: random.Random, num_pix_frames: int) -> Tensor:
     return field[0, :, None].expand(-1, num_pix_frames, -1, -1)
 
 
-def batch_of_clips(rng: random.Random, stage: Stage) -> Tensor:
+def sample_for(rng: random.Random, stage: Stage) -> Scene:
+    """A scene for a stage."""
+    if not stage.wide or rng.random() < 0.25:
+        return sample_scene(rng)
+    return sample_away(rng) if rng.random() < 0.15 else sample_wide(rng)
+
+
+def batch_of_clips(rng: random.Random, stage: Stage, device: torch.device | str = "cpu") -> Tensor:
     """Pixels ``b 3 t h w`` in [-1, 1]; each clip starts anywhere in its scene's first ten seconds."""
-    clips = [colour_field(rng, stage.num_pix_frames) for _ in range(stage.fields)]
-    for _ in range(stage.batch - stage.fields):
-        first = rng.randrange(300)
-        clips.append(render(sample_scene(rng), range(first, first + stage.num_pix_frames)))
-    return (torch.stack(clips) * 2 - 1).contiguous(memory_format=torch.channels_last_3d)
+    scenes = [sample_for(rng, stage) for _ in range(stage.batch - stage.fields)]
+    clips = draw(scenes, [rng.randrange(300) for _ in scenes], stage.num_pix_frames, device)
+    if stage.fields:
+        fields = torch.stack([colour_field(rng, stage.num_pix_frames) for _ in range(stage.fields)])
+        clips = torch.cat([fields.to(device), clips])
+    clips = clips * 2 - 1
+    return clips.contiguous(memory_format=torch.channels_last_3d) if clips.device.type == "cpu" else clips
 
 
 def losses(vae: WanVAE, pixels: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
     """The loss to minimise and the mean squared error on pixels in [0, 1]."""
     mean, log_var = vae.posterior(pixels)
     log_var = log_var.clamp(-20, 10)
-    latents = mean + torch.exp(log_var / 2) * torch.randn(mean.shape, generator=noise)
-    error = (vae.decode(latents) - pixels) / 2
+    drawn = torch.randn(mean.shape, generator=noise, device=noise.device)
+    error = (vae.decode(mean + torch.exp(log_var / 2) * drawn) - pixels) / 2
     kl = (mean.square() + log_var.exp() - 1 - log_var).mean() / 2
     squared = error.square().mean()
     return squared + ABSOLUTE_WEIGHT * error.abs().mean() + KL_WEIGHT * kl, squared
@@ -113,65 +132,109 @@ def psnr(squared_error: float) -> float:
     return -10 * math.log10(squared_error)
 
 
-def locate(step: int) -> tuple[Stage, float]:
-    """The stage that a step belongs to, and how far through it the step lies, in [0, 1)."""
-    for stage in STAGES:
-        if step < stage.steps:
-            return stage, step / stage.steps
-        step -= stage.steps
-    raise IndexError("past the last stage")
+class VaeRun:
+    """A training of the VAE, with a resumable state beside the result; the loss curve goes into a .json."""
 
+    def __init__(self, out: Path, state: Path, stages: tuple[Stage, ...], seed: int, device: str, start: Path | None):
+        self.out, self.state, self.stages, self.seed, self.device = out, state, stages, seed, device
+        torch.manual_seed(seed)
+        self.vae = WanVAE()
+        init_weights(self.vae)
+        if start:
+            self.vae.load_state_dict(load_file(start))
+        if device == "cpu":
+            channels_last(self.vae)
+        self.vae.to(device)
+        self.optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
+        self.done, self.curve, self.total = 0, [], sum(stage.steps for stage in stages)
+        if state.exists():
+            kept = torch.load(state, weights_only=True, map_location=device)
+            self.vae.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.done, self.curve, self.total = kept["step"], kept["curve"], kept["total"]
+            self.stages = self.cut(self.total)
 
-def train(out: Path, seed: int, state: Path, log_every: int = 25) -> None:
-    """Run every stage, with a resumable state beside the result; the loss curve goes into a .json."""
-    torch.manual_seed(seed)
-    vae = WanVAE()
-    init_weights(vae)
-    channels_last(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    done, curve = 0, []
-    if state.exists():
-        kept = torch.load(state, weights_only=True)
-        vae.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        done, curve = kept["step"], kept["curve"]
-    total, started, running = sum(s.steps for s in STAGES), time.time(), []
-    for step in range(done, total):
-        stage, progress = locate(step)
+    def cut(self, total: int) -> tuple[Stage, ...]:
+        """The stages with a last one that ends after so many steps in all."""
+        before = sum(stage.steps for stage in self.stages[:-1])
+        return (*self.stages[:-1], replace(self.stages[-1], steps=total - before))
+
+    def locate(self, step: int) -> tuple[Stage, float]:
+        """The stage that a step belongs to, and how far through it the step lies, in [0, 1)."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step / stage.steps
+            step -= stage.steps
+        raise IndexError("past the last stage")
+
+    def step(self) -> Tensor:
+        """One step; its mean squared error."""
+        stage, progress = self.locate(self.done)
         rate = stage.rate * (0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2)
-        rate *= min(1.0, (progress * stage.steps + 1) / WARMUP)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rng = random.Random(f"{seed}/{step}")
-        loss, squared = losses(vae, batch_of_clips(rng, stage), torch.Generator().manual_seed(step))
-        optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (progress * stage.steps + 1) / WARMUP)
+        pixels = batch_of_clips(random.Random(f"{self.seed}/{self.done}"), stage, self.device)
+        loss, squared = losses(self.vae, pixels, torch.Generator(self.device).manual_seed(self.done))
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        running.append(squared.item())
-        if (step + 1) % log_every == 0 or step + 1 == total:
-            db = psnr(sum(running) / len(running))
-            curve.append([step + 1, stage.num_pix_frames, round(db, 2)])
-            log.info("step %d, %d frames, %.2f dB, %.0f s", step + 1, stage.num_pix_frames, db, time.time() - started)
-            running = []
-        if (step + 1) % 50 == 0 or step + 1 == total:
-            kept = {"model": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "curve": curve}
-            torch.save(kept, state.with_suffix(".tmp"))
-            state.with_suffix(".tmp").replace(state)
-    note = {"seed": seed, "stages": [asdict(s) for s in STAGES]}
-    save_file({k: v.contiguous() for k, v in vae.state_dict().items()}, out, metadata={"training": json.dumps(note)})
-    out.with_suffix(".json").write_text(json.dumps({**note, "curve": curve}), "utf-8")
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        self.optimizer.step()
+        self.done += 1
+        return squared.detach()
+
+    def run(self, budget: Budget, log_every: int = 25) -> bool:
+        """Train to the end or to the deadline; True where it is complete."""
+        running, begun, started = [], self.done, 0.0
+        while self.done < self.total and not budget.over:
+            running.append(self.step())
+            if self.done - begun == FIRST:
+                running[-1].item()  # waits for the device
+                started = time.monotonic()
+            if self.done - begun == TRIED:
+                running[-1].item()
+                each = (time.monotonic() - started) / (TRIED - FIRST)
+                self.total = self.done + budget.steps(self.total - self.done, each)
+                self.stages = self.cut(self.total)
+                log.info("VAE: %.3f s a step, %d steps", each, self.total)
+            if self.done % log_every == 0 or self.done == self.total:
+                db = psnr(torch.stack(running).mean().item())
+                self.curve.append([self.done, self.locate(self.done - 1)[0].num_pix_frames, round(db, 2)])
+                log.info("VAE: step %d of %d, %.2f dB", self.done, self.total, db)
+                running = []
+            if self.done % 200 == 0:
+                self.save()
+        self.save()
+        return self.done >= self.total
+
+    def save(self) -> None:
+        """Write the state, and the weights as they are."""
+        kept = {"model": self.vae.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.done}
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(kept | {"curve": self.curve, "total": self.total}, self.state.with_suffix(".tmp"))
+        self.state.with_suffix(".tmp").replace(self.state)
+        note = {"seed": self.seed, "stages": [asdict(stage) for stage in self.stages], "steps_done": self.done}
+        weights = {k: v.cpu().contiguous() for k, v in self.vae.state_dict().items()}
+        save_file(weights, self.out, metadata={"training": json.dumps(note)})
+        self.out.with_suffix(".json").write_text(json.dumps({**note, "curve": self.curve}), "utf-8")
+
+
+def enlarged(stage: Stage, times: int) -> Stage:
+    """The stage with a batch so many times as large."""
+    return replace(stage, batch=stage.batch * times, fields=stage.fields * times)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path("vae-state.pt"))
+    parser.add_argument("--from", dest="start", type=Path, help="a VAE to train further")
+    parser.add_argument("--device", default="cpu", help="such as cuda")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(args.out, args.seed, args.state)
+    stages = STAGES[-1:] if args.start else STAGES
+    VaeRun(args.out, args.state, stages, args.seed, args.device, args.start).run(Budget())
 
 
 if __name__ == "__main__":

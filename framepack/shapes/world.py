@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .backdrops import Backdrop
+
 SIZE = 64
 COLOURS = {
     "red": (0.90, 0.15, 0.15),
@@ -44,8 +46,21 @@ EDGE = 1.5  # width of the soft edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """A shape that leaves the picture at a speed in pixels a frame and comes back so many frames after it was gone."""
+
+    speed: float
+    gone: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One clip: what it shows and how that moves; it begins upright. `greys` are the background's at top and bottom."""
+    """One clip: what it shows and how that moves; it begins upright. `greys` are the background's at top and bottom.
+
+    The wide world (`wide.py`) sets the rest: `paint` is the shape's colour where it is not exactly the one that is
+    named, `backdrop` stands in the place of the greys, `edge` is the width of the soft edge, `fine` draws at twice the
+    size, and `away` makes the shape leave and come back to where it began.
+    """
 
     shape: str
     colour: str
@@ -56,6 +71,16 @@ class Scene:
     spin: float
     greys: tuple[float, float]
     wording: int
+    paint: tuple[float, float, float] | None = None
+    backdrop: Backdrop | None = None
+    edge: float = EDGE
+    fine: bool = False
+    away: Away | None = None
+
+    @property
+    def colour_values(self) -> tuple[float, float, float]:
+        """Its colour as red, green and blue."""
+        return self.paint or (COLOURS | NEW_COLOURS)[self.colour]
 
     @property
     def margin(self) -> float:
@@ -93,24 +118,44 @@ def sample_scene(rng: random.Random) -> Scene:
 
 
 def caption(scene: Scene) -> str:
-    """Say what happens, in one of three wordings; the third leaves the background out."""
+    """Say what happens, in one of three wordings; the third leaves the background out.
+
+    Of a shape that leaves and comes back it says neither colour nor outline: the picture alone tells them.
+    """
+    if scene.away:
+        return _of_away(scene)
     speed = f" {scene.speed}" if scene.speed else ""
     turning = " and turns" if scene.spin else ""
-    where = f" to the {scene.direction}" if scene.direction in ("left", "right") else f" {scene.direction}"
     background = "plain" if scene.greys[0] == scene.greys[1] else "graded"
     what = f"{scene.colour} {scene.shape}"
     match scene.wording:
         case 0:
-            return f"a {what} moves{speed}{where}{turning} on a {background} background"
+            return f"a {what} moves{speed}{_where(scene)}{turning} on a {background} background"
         case 1:
             return f"{what} moving{speed} {scene.direction}{', turning' if scene.spin else ''}, {background} background"
         case _:
-            return f"a {what} moves{speed}{where}{turning}"
+            return f"a {what} moves{speed}{_where(scene)}{turning}"
+
+
+def _where(scene: Scene) -> str:
+    return f" to the {scene.direction}" if scene.direction in ("left", "right") else f" {scene.direction}"
+
+
+def _of_away(scene: Scene) -> str:
+    match scene.wording:
+        case 0:
+            return f"a shape leaves{_where(scene)} and returns to the mark"
+        case 1:
+            return f"shape leaving {scene.direction}, returning"
+        case _:
+            return f"a shape leaves{_where(scene)} and returns"
 
 
 def centres(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     """The shape's centre in each frame, ``t 2`` as x, y: uniform motion reflected at the margins."""
     times = torch.as_tensor(frames, dtype=torch.float64)
+    if scene.away:
+        return _going_and_coming(scene, scene.away, times)
     room = SIZE - 2 * scene.margin
     axes = []
     for start, step in zip(scene.start, DIRECTIONS[scene.direction], strict=True):
@@ -119,38 +164,19 @@ def centres(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
     return torch.stack(axes, -1)
 
 
-def distance(shape: str, radius: float, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance to the outline (a lower bound near corners), negative inside."""
-    if shape == "circle":
-        return torch.hypot(x, y) - radius
-    if shape == "ring":
-        outer, half = radius * NEW_SHAPES["ring"], 0.32 * radius
-        return (torch.hypot(x, y) - outer + half).abs() - half
-    corner = radius * CIRCUMRADIUS[shape]
-    if shape == "star":  # one edge, from a tip to the next notch, repeated by symmetry
-        angle = torch.remainder(torch.atan2(y, x), 2 * math.pi / 5)
-        angle = torch.minimum(angle, 2 * math.pi / 5 - angle)
-        length = torch.hypot(x, y)
-        px, py = length * torch.cos(angle), length * torch.sin(angle)
-        nx, ny = math.sin(math.pi / 5) / 2, 1 - math.cos(math.pi / 5) / 2
-        return ((px - corner) * nx + py * ny) / math.hypot(nx, ny)
-    sides = 4 if shape == "square" else 3
-    turns = [2 * math.pi * i / sides for i in range(sides)]
-    planes = [x * math.cos(a) + y * math.sin(a) for a in turns]
-    return torch.stack(planes).amax(0) - corner * math.cos(math.pi / sides)
+def _going_and_coming(scene: Scene, away: Away, times: Tensor) -> Tensor:
+    """The centre of a shape that leaves straight on, stays outside, comes back the same way and rests."""
+    distance = way_out(scene)
+    leaving = distance / away.speed
+    back = distance - away.speed * (times - leaving - away.gone)
+    along = torch.minimum(away.speed * times, back).clamp(0, distance)
+    return torch.stack(
+        [start + step * along for start, step in zip(scene.start, DIRECTIONS[scene.direction], strict=True)], -1
+    )
 
 
-def render(scene: Scene, frames: Sequence[int] | Tensor) -> Tensor:
-    """Draw the given frames: ``3 t h w`` in [0, 1], float32."""
-    times = torch.as_tensor(frames, dtype=torch.float32)
-    centre = centres(scene, frames).float()
-    grid = torch.arange(SIZE) + 0.5
-    dx = grid[None, None, :] - centre[:, 0, None, None]
-    dy = grid[None, :, None] - centre[:, 1, None, None]
-    angle = (UPRIGHT.get(scene.shape, 0.0) + scene.spin * times)[:, None, None]
-    x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
-    cover = (0.5 - distance(scene.shape, scene.radius, x, y) / EDGE).clamp(0, 1)
-    top, bottom = scene.greys
-    back = (top + (bottom - top) * grid / SIZE)[None, None, :, None]
-    colour = torch.tensor((COLOURS | NEW_COLOURS)[scene.colour])[:, None, None, None]
-    return back + (colour - back) * cover
+def way_out(scene: Scene) -> float:
+    """How far the shape goes until nothing of it is in the picture."""
+    (dx, dy), (x, y) = DIRECTIONS[scene.direction], scene.start
+    position = x if dx else y
+    return (SIZE - position if dx + dy > 0 else position) + scene.margin + 1

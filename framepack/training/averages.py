@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -26,8 +27,9 @@ class Average:
     def take(self, named: Mapping[str, nn.Parameter], step: int) -> None:
         """Move towards the parameters after a step."""
         share = max(1 - self.decay, 1 / (step / 10 + 1))
-        for name, parameter in named.items():
-            self.mean[name].lerp_(parameter.detach().float(), share)
+        means = [self.mean[name] for name in named]
+        move = get_ema_multi_avg_fn(1 - share)
+        move(means, [parameter.detach().float() for parameter in named.values()], 0)
 
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:

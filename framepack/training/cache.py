@@ -77,12 +77,16 @@ def is_whole(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One clip of a data set: its file under clips/, its tensor there, its shape ``(c, t, h, w)``, its captions."""
+    """One clip of a data set: its file under clips/, its tensor there, its shape ``(c, t, h, w)``, its captions.
+
+    `tag` names a part of the data that a share of a mixture can ask for.
+    """
 
     file: str
     name: str
     shape: tuple[int, int, int, int]
     captions: tuple[str, ...]
+    tag: str = ""
 
     @property
     def num_lat_frames(self) -> int:
@@ -128,7 +132,8 @@ class Index:
 
 
 def _clip(data: Mapping[str, Any]) -> Clip:
-    return Clip(file=data["file"], name=data["name"], shape=tuple(data["shape"]), captions=tuple(data["captions"]))
+    shape, captions = tuple(data["shape"]), tuple(data["captions"])
+    return Clip(file=data["file"], name=data["name"], shape=shape, captions=captions, tag=data.get("tag", ""))
 
 
 def text_path(folder: Path, encoder: str, caption: str) -> Path:

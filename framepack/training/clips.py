@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import FramePackError
+from ..packing.codebook import Codebook
 from .cache import Clip, Index, clip_path, read_tensors
 
 HELD = 64  # files whose tensors stay in memory
@@ -30,7 +31,7 @@ class Clips:
             )
         self.scale = (torch.tensor(mean).view(-1, 1, 1, 1), torch.tensor(std).view(-1, 1, 1, 1)) if mean else None
         self._read = lru_cache(held)(lambda file: read_tensors(clip_path(folder, file)))
-        self._long: dict[int, dict[tuple[int, int], list[Clip]]] = {}
+        self._long: dict[tuple[int, str], dict[tuple[int, int], list[Clip]]] = {}
 
     def __len__(self) -> int:
         return len(self.index.clips)
@@ -40,25 +41,34 @@ class Clips:
         """Latent frames of the longest clip."""
         return max(clip.num_lat_frames for clip in self.index.clips)
 
-    def long_enough(self, num_lat_frames: int) -> dict[tuple[int, int], list[Clip]]:
-        """The clips of at least so many latent frames, by their grid."""
-        if num_lat_frames not in self._long:
+    def long_enough(self, num_lat_frames: int, tag: str = "") -> dict[tuple[int, int], list[Clip]]:
+        """The clips of at least so many latent frames, by their grid; of a tag, where one is given."""
+        if (num_lat_frames, tag) not in self._long:
             grids: dict[tuple[int, int], list[Clip]] = {}
             for clip in self.index.clips:
-                if clip.num_lat_frames >= num_lat_frames:
+                if clip.num_lat_frames >= num_lat_frames and tag in ("", clip.tag):
                     grids.setdefault(clip.grid, []).append(clip)
-            self._long[num_lat_frames] = grids
-        return self._long[num_lat_frames]
+            self._long[num_lat_frames, tag] = grids
+        return self._long[num_lat_frames, tag]
 
     def largest_grid(self, num_lat_frames: int) -> tuple[int, int]:
         """The largest latent height and width among the clips of at least so many latent frames."""
         return max(self.long_enough(num_lat_frames), key=lambda grid: grid[0] * grid[1])
 
-    def draw(self, rng: random.Random, num_lat_frames: int, count: int) -> list[Clip]:
+    def draw(self, rng: random.Random, num_lat_frames: int, count: int, tag: str = "") -> list[Clip]:
         """So many clips of one grid, each at least so long; a grid is as likely as it has clips."""
-        grids = list(self.long_enough(num_lat_frames).values())
+        grids = list(self.long_enough(num_lat_frames, tag).values())
         picked = rng.choices(grids, list(map(len, grids)))[0]
         return rng.choices(picked, k=count)
+
+    @cache  # noqa: B019 - a run has one
+    def centroids(self, codebook: Path, device: torch.device | str = "cpu") -> Tensor:
+        """A codebook's centroids ``k c``, normalised as the latents are; it is of latents as the cache holds them."""
+        values = Codebook.load(codebook).centroids
+        if self.scale:
+            mean, std = (each.flatten() for each in self.scale)
+            values = (values - mean) / std
+        return values.to(device)
 
     def read(self, clip: Clip, num_lat_frames: int) -> Tensor:
         """The first latent frames of a clip, ``c t h w``."""

@@ -93,7 +93,8 @@ class Share:
     Without a `schedule`, sections are single first frames from text alone. `num_lat_frames` fixes the length of the
     planned video; 0 draws any whole number of sections that fits the clip. `sections` "first" trains the section that
     is made first only. `start` false plans without a start image. `anchors` plans so many key frames ahead. `batch` and
-    `shift` replace the run's; 0 keeps them.
+    `shift` replace the run's; 0 keeps them. `order` "any" fills the history's slots with any finished frames in any
+    order, as packing by similarity does. `tag` takes only clips of that tag.
     """
 
     schedule: str = ""
@@ -105,6 +106,8 @@ class Share:
     anchors: int = 0
     batch: int = 0
     shift: float = 0.0
+    order: Literal["time", "any"] = "time"
+    tag: str = ""
 
     def __post_init__(self) -> None:
         _at_least("mixture.weight", self.weight, 0)
@@ -162,6 +165,7 @@ class History:
 
     `noise`, `downsample` and `saturation` are ranges that each clip draws from; the start frame is left alone.
     `dropout` is the chance that a context group is blank, `corrupted` the share of clips that the ranges act on.
+    `codebook` is a file of centroids: history is discretized with it (+d), the start frame left alone.
     """
 
     noise: Range = (0.0, 0.0)
@@ -169,6 +173,7 @@ class History:
     saturation: Range = (1.0, 1.0)
     dropout: float = 0.0
     corrupted: float = 1.0
+    codebook: Path | None = None
 
     def __post_init__(self) -> None:
         _range("history.noise", self.noise, 0, 1)
@@ -226,6 +231,8 @@ class Run:
 
     `batch` clips a step over all processes, `at_once` of them together in each (0: all). `clip` bounds the gradient's
     norm. `ema` is the decay of the running mean of the weights; 0 keeps none. `keep` finished states stay on disk.
+    Losses are read from the device every `read_every` steps, since reading waits for it; so long a loss that is not
+    finite can stay unnoticed.
     """
 
     out: Path
@@ -239,9 +246,11 @@ class Run:
     report_every: int = 10
     tensorboard: bool = False
     other_world: bool = False
+    read_every: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("at_once", 0), ("save_every", 1), ("keep", 1), ("report_every", 1)):
+        counts = ("batch", "save_every", "keep", "report_every", "read_every")
+        for name, least in (("at_once", 0), *((name, 1) for name in counts)):
             _at_least(f"run.{name}", getattr(self, name), least)
         _at_least("run.clip", self.clip, 0)
         _within("run.ema", self.ema, 0, 0.999999)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..packing.codebook import assign
 from ..packing.history import ContextGroup
 from .config import History
 
@@ -47,6 +48,13 @@ def softened(clip: Tensor, factor: float) -> Tensor:
     small = F.interpolate(frames, size=size, mode="bilinear", antialias=True, align_corners=False)
     large = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
     return large.transpose(0, 1)
+
+
+def discretized(latents: Tensor, centroids: Tensor) -> Tensor:
+    """Each pixel of latents ``b c t h w`` as its nearest centroid ``k c`` (paper v3, equation 6)."""
+    pixels = latents.movedim(1, -1)
+    nearest = assign(pixels.flatten(0, -2), centroids)
+    return centroids[nearest].view_as(pixels).movedim(-1, 1)
 
 
 def dropped(history: Sequence[ContextGroup], chance: float, noise: torch.Generator) -> list[ContextGroup]:

@@ -13,6 +13,7 @@ from functools import cache
 from ..errors import FramePackError
 from ..planning.plan import Plan, Section
 from ..planning.request import Endpoint
+from ..planning.section import Context
 from ..planning.video import make_plan
 from ..schedule.presets import resolve
 from .cache import Clip
@@ -78,10 +79,12 @@ def check(mixture: Sequence[Share], clips: Clips) -> None:
         if not share.weight:
             continue
         least = shortest(share)
-        if not clips.long_enough(least):
+        if not clips.long_enough(least, share.tag):
+            tagged = f" with the tag {share.tag}" if share.tag else ""
             raise FramePackError(
-                f"{share.label} needs clips of {least} latent frames or more ({4 * least - 3} frames); the longest has "
-                f"{clips.longest}. Use longer clips, a schedule with a smaller g, or a smaller num_lat_frames."
+                f"{share.label} needs clips{tagged} of {least} latent frames or more ({4 * least - 3} frames); "
+                f"the longest has {clips.longest}. Use longer clips, a schedule with a smaller g, or a smaller "
+                "num_lat_frames."
             )
         if share.schedule:
             plan_of(share, least)
@@ -92,11 +95,11 @@ def draw(config: Config, step: int, clips: Clips) -> Draw:
     rng, stage = random.Random(f"{config.run.seed}/{step}"), config.at(step)[1]
     share = rng.choices(stage.mixture, [each.weight for each in stage.mixture])[0]
     batch, length = share.batch or config.run.batch, shortest(share)
-    picked = clips.draw(rng, length, batch)
+    picked = clips.draw(rng, length, batch, share.tag)
     if share.schedule and not share.num_lat_frames:  # any whole number of sections that the first clip has room for
         generate = resolve(share.schedule).generate
         length += generate * rng.randint(0, (picked[0].num_lat_frames - length) // generate)
-        fitting = clips.long_enough(length)[picked[0].grid]
+        fitting = clips.long_enough(length, share.tag)[picked[0].grid]
         picked = [picked[0], *rng.choices(fitting, k=batch - 1)]
     section = _section(rng, share, length)
     dropout = config.data.caption_dropout
@@ -115,7 +118,35 @@ def _section(rng: random.Random, share: Share, num_lat_frames: int) -> Section:
     if not share.schedule:
         return FIRST_FRAME
     sections = plan_of(share, num_lat_frames).sections
-    return sections[0] if share.sections == "first" else rng.choice(sections)
+    section = sections[0] if share.sections == "first" else rng.choice(sections)
+    return reordered(rng, section, num_lat_frames) if share.order == "any" else section
+
+
+def reordered(rng: random.Random, section: Section, num_lat_frames: int) -> Section:
+    """The section with any finished frames of the same side in its slots, in any order.
+
+    Frames keep their own positions, relative to the section, or take those of the slots, each in half of the draws. The
+    start frame beyond a skip and tails stay as they are.
+    """
+    start, stop = section.makes[0][0], section.makes[-1][1]
+    true_positions = rng.random() < 0.5
+    left = {"past": list(range(1, start)), "future": list(range(stop, num_lat_frames))}
+    for frames in left.values():
+        rng.shuffle(frames)
+
+    def filled(context: Context) -> Context:
+        if context.tail or list(context.frames) == [0]:
+            return context
+        past = context.positions[0] < section.positions[0]
+        frames = left["past" if past else "future"]
+        some = [frames.pop() if frames else None for _ in context.frames]
+        if true_positions:
+            own, at = (section.positions[0], start) if past else (section.positions[-1], stop - 1)
+            places = zip(some, context.positions, strict=True)
+            return replace(context, frames=some, positions=[p if f is None else own + f - at for f, p in places])
+        return replace(context, frames=some)
+
+    return replace(section, context=tuple(map(filled, section.context)))
 
 
 def part_of(drawn: Draw, items: range) -> Draw:

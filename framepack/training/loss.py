@@ -18,7 +18,7 @@ from ..sampling.sigmas import dynamic_shift
 from ..units import BASE, RELEASED, Geometry
 from .clips import Clips
 from .config import History
-from .corruption import corrupted, dropped
+from .corruption import corrupted, discretized, dropped
 from .drawing import Draw
 
 Velocity = Callable[[Tensor, Tensor, Mapping[str, Tensor], Section, list[ContextGroup]], Tensor]
@@ -87,6 +87,8 @@ def _item(
     noise = torch.randn(clean.shape, generator=source)
     grey = clips.read_grey(clip, length) if how.saturates and section.context else None
     seen = corrupted(latents, grey, how, source) if section.context else latents
+    if how.codebook and section.context:
+        seen = discretized(seen[None], clips.centroids(how.codebook))[0]
     timeline = {i: (latents if i == 0 else seen)[None, :, i : i + 1] for i in section.known}
     return clean, noise, dropped(gather(section, timeline, clean[None]), how.dropout, source)
 

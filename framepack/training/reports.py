@@ -22,7 +22,7 @@ RECENT = 50  # steps that the time left is reckoned from
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One step: levels and losses are those of its clips."""
+    """One step: levels and losses are those of its clips, of a large step those of some."""
 
     step: int
     schedule: str

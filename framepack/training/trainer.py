@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -21,14 +23,16 @@ from .averages import Average
 from .clips import Clips
 from .config import Config, Stage
 from .drawing import Draw, check, draw, part_of, positions_of
-from .loss import batch_of, generator_of, loss_of, moved
+from .loss import Batch, batch_of, generator_of, loss_of, moved
 from .optimizers import Optimizers, trained
 from .parallel import all_of, any_of, rank, world
 from .reports import Log, Record, TensorBoard, Watcher
+from .resident import Resident
 from .states import States, identity
 from .trainees import Recompute
 
 log = logging.getLogger(__name__)
+MOST_KEPT = 64  # clips of a step whose levels and losses the log keeps, at least
 ROUNDING = -1  # the item number of the noise that rounds weights
 
 Words = Callable[[list[str]], Mapping[str, Tensor]]
@@ -38,6 +42,36 @@ Sampler = Callable[[int], None]  # called with a step after which samples are du
 
 class DivergedError(FramePackError):
     """The loss is no longer finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """A step that is done whose levels and losses, ``b`` each, are still on the device."""
+
+    step: int
+    schedule: str
+    rate: float
+    levels: Tensor
+    losses: Tensor
+
+    def record(self) -> Record:
+        """Read them. Raises DivergedError."""
+        levels, losses = all_of(self.levels.tolist()), all_of(self.losses.tolist())
+        loss = sum(losses) / len(losses)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss of step {self.step} is {loss}. The last state is whole. Lower stage.rate, or use "
+                "compute = 'fp32'."
+            )
+        some = slice(None, None, max(len(losses) // MOST_KEPT, 1))  # levels ascend over the clips
+        return Record(
+            step=self.step,
+            schedule=self.schedule,
+            rate=self.rate,
+            loss=loss,
+            levels=levels[some],
+            losses=losses[some],
+        )
 
 
 class Trainer:
@@ -170,17 +204,17 @@ class Trainer:
             *watchers,
             *([TensorBoard(run.out / "tensorboard", self.done)] if run.tensorboard and journal else []),
         ]
+        waiting: deque[Unread] = deque()
         while self.done < self.config.steps and not any_of(stop()):
-            record = self.step(before)
-            if journal:
-                line = journal.add(record)
-                for watcher in watchers:
-                    watcher.step(record, line)
-            due = self.done % run.save_every == 0
-            if due or self.done == self.config.steps:
+            waiting.append(self.advance(before))
+            due = self.done % run.save_every == 0 or self.done == self.config.steps
+            if due or len(waiting) >= run.read_every:
+                _read(waiting, journal, watchers)
+            if due:
                 self.save()
             if sample and self.config.samples.every and self.done % self.config.samples.every == 0:
                 sample(self.done)
+        _read(waiting, journal, watchers)
         if self.done < self.config.steps and self.optimizers:
             self.save()
         if journal:
@@ -188,47 +222,66 @@ class Trainer:
         return self.done == self.config.steps
 
     def step(self, before: Before | None = None) -> Record:
-        """One optimization step."""
+        """One optimization step. Raises DivergedError."""
+        return self.advance(before).record()
+
+    def advance(self, before: Before | None = None) -> Unread:
+        """One optimization step; it waits for the device only where losses are read after every step."""
         index, stage, own_step = self.config.at(self.done)
         if own_step == 0 or self.optimizers is None:
             if before and own_step == 0:
                 before(index)
             self._begin(index)
         assert self.optimizers is not None
+        run, rate = self.config.run, stage.rate_at(own_step)
         drawn = draw(self.config, self.done, self.clips)
         levels, losses = self.backward(drawn)
-        loss = sum(losses) / len(losses)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss of step {self.done + 1} is {loss}. The last state is whole. Lower stage.rate, or use "
-                "compute = 'fp32'."
-            )
-        if self.config.run.clip:
-            nn.utils.clip_grad_norm_(self.optimizers.named.values(), self.config.run.clip)
-        rate, source = stage.rate_at(own_step), torch.Generator(self.device)
-        source.manual_seed(generator_of(self.config.run.seed, self.done, ROUNDING).initial_seed())
+        taken = Unread(step=self.done + 1, schedule=drawn.share.label, rate=rate, levels=levels, losses=losses)
+        if run.read_every == 1:
+            taken.record()  # a loss that is not finite leaves the weights alone
+        if run.clip:
+            nn.utils.clip_grad_norm_(self.optimizers.named.values(), run.clip)
+        source = torch.Generator(self.device)
+        source.manual_seed(generator_of(run.seed, self.done, ROUNDING).initial_seed())
         self.optimizers.step(rate, source)
         if self.average:
             self.average.take(self.optimizers.weights, self.done)
         self.done += 1
-        return Record(step=self.done, schedule=drawn.share.label, rate=rate, loss=loss, levels=levels, losses=losses)
+        return taken
 
-    def backward(self, drawn: Draw) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Gradients of the mean loss over all clips; every clip's level and loss, in order."""
+    def backward(self, drawn: Draw) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over all clips; the level and loss of each of this process's, ``b``, in order."""
         total, run = len(drawn.clips), self.config.run
         each = total // world()
         levels, losses = [], []
         for places in _parts(range(rank() * each, (rank() + 1) * each), run.at_once or each):
-            sources = [generator_of(run.seed, self.done, place) for place in places]
             some = part_of(drawn, places)
-            batch = batch_of(some, self.clips, self.config.history, sources, places, of=total, geometry=self.geometry)
+            batch = self._batch(some, places, total)
             batch, words = moved(batch, self.words(list(some.captions)), self.device, self.config.model.dtype)
             loss = loss_of(self.model, batch, words)
             if loss.requires_grad:  # packing layers have no part in a section that sees nothing
                 (loss.sum() / each).backward()
-            levels += batch.sigma.tolist()
-            losses += loss.tolist()
-        return all_of(levels), all_of(losses)
+            levels.append(batch.sigma.detach())
+            losses.append(loss.detach())
+        return torch.cat(levels), torch.cat(losses)
+
+    def _batch(self, drawn: Draw, places: range, of: int) -> Batch:
+        """The batch of a part of a step's clips, whose `places` are their numbers among all of them."""
+        seed, history, geometry = self.config.run.seed, self.config.history, self.geometry
+        if isinstance(self.clips, Resident):
+            return self.clips.batch(drawn, history, seed, self.done, places, of=of, geometry=geometry)
+        sources = [generator_of(seed, self.done, place) for place in places]
+        return batch_of(drawn, self.clips, history, sources, places, of=of, geometry=geometry)
+
+
+def _read(waiting: deque[Unread], journal: Log | None, watchers: Sequence[Watcher]) -> None:
+    """Read what the steps left on the device, and pass it on. Raises DivergedError."""
+    while waiting:
+        record = waiting.popleft().record()
+        if journal:
+            line = journal.add(record)
+            for watcher in watchers:
+                watcher.step(record, line)
 
 
 def _parts(places: range, size: int) -> Iterator[range]:

@@ -12,11 +12,12 @@ from framepack.shapes import measures as measure
 from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, clip_of, load_vae, scene_of, write_clips
 from framepack.shapes.export import export
 from framepack.shapes.generate import Builtin
-from framepack.shapes.recipe import BROAD, DIT, EVEN, INVERTED, TEXTUAL, WIDE, Recipe, recipe
+from framepack.shapes.recipe import BROAD, DIT, EVEN, EVERY, INVERTED, STAGES, TEXTUAL, WIDE, Recipe, recipe
+from framepack.shapes.rendering import render
 from framepack.shapes.teach_text import teach
 from framepack.shapes.text import UNKNOWN, Tokenizer
 from framepack.shapes.train_dit import NUM_TOKENS, WORDS, Pair, read_exported, small_spec, taught, trainer_of
-from framepack.shapes.world import COLOURS, DIRECTIONS, caption, centres, render
+from framepack.shapes.world import COLOURS, DIRECTIONS, caption, centres
 from framepack.training.cache import Index, clip_path, write_tensors
 from framepack.training.config import Share, Stage
 from framepack.training.drawing import draw
@@ -50,7 +51,7 @@ def test_every_caption_is_known_and_fits():
 
 
 def test_every_mixture_shares_all_steps_out():
-    for mixture in (BROAD, TEXTUAL, WIDE, EVEN):
+    for mixture in (BROAD, TEXTUAL, WIDE, EVEN, EVERY):
         assert sum(share.weight for share in mixture) == pytest.approx(1)
     assert set(TABLE_1) <= {share.schedule for share in WIDE}
 
@@ -91,7 +92,7 @@ def latents(tmp_path):
 
 
 def test_the_recipe_draws_every_order_and_first_frames_from_text_alone(latents, tmp_path):
-    how = recipe(latents, tmp_path / "run")
+    how = recipe(latents, tmp_path / "run", STAGES[:4])
     clips = trainer_of(how, TINY).clips
     drawn = [draw(how.config, step, clips).section for step in range(200)]
     assert any(not section.context for section in drawn)

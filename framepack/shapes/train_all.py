@@ -1,0 +1,279 @@
+"""Make the built-in model with one command: VAE, latents, text encoder and DiT, and its files.
+
+    python -m framepack.shapes.train_all RUN [--from FOLDER] [--minutes 150] [--device cuda --fit] [--discrete]
+
+Each of the three stages takes at most `--minutes` and is saved then; the same command goes on. With `--fit` the whole
+run takes so long: every stage is cut to what fits. `--from framepack/shapes/assets` trains the model that comes with
+the pack further, with the last stage of each recipe. `--discrete` trains on discretized history (+d) with a codebook of
+the same latents, for as many steps as the run without it. The files go to RUN/model, or RUN/model_discrete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import FramePackError
+from ..packing.codebook import Codebook, explained_variance, learn
+from ..training.clips import Clips
+from ..training.config import Stage
+from ..training.console import Printed
+from ..training.reports import Record, by_level, by_schedule
+from ..training.trainer import Trainer
+from . import builtin
+from .budget import Budget
+from .encode import load_vae, write_cache
+from .export import latent_format, write_model
+from .recipe import STAGES, Recipe, enlarged, recipe
+from .train_dit import Pair, read_exported, small_spec, taught, trainer_of
+from .train_vae import STAGES as VAE_STAGES
+from .train_vae import VaeRun
+from .train_vae import enlarged as enlarged_vae
+
+log = logging.getLogger(__name__)
+VAE_SHARE, ENCODING = 0.28, 0.15  # of a run that is cut to fit: the VAE; encoding of what is left then
+CENTROIDS, PIXELS = 128, 400_000
+TRIED, FIRST = 250, 100  # steps after which it is known how long a step takes; the first ones take longer
+EXPORT_EVERY = 60  # seconds
+EXPORTING = 8  # seconds kept for the last files
+SLOWER = 1.03  # later steps against those of the trial
+# A GPU takes batches that many times as large as a CPU, in bfloat16, and is waited for only now and then.
+VAE_TIMES, DIT_TIMES, READ_EVERY = 16, 20, 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """A run: where it is, what it starts from, and on what."""
+
+    folder: Path
+    start: Path | None
+    device: str
+    budget: Budget
+    stage_seconds: float
+    discrete: bool = False
+    share: float = 1.0
+    seed: int = 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Does it run on a GPU?"""
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def out(self) -> Path:
+        """Where the model's files go."""
+        return self.folder / ("model_discrete" if self.discrete else "model")
+
+    def until(self, share: float) -> Budget:
+        """The budget of a stage: up to a share of a run that is cut to fit, or the stage's own minutes."""
+        if self.budget.fit:
+            return replace(self.budget, deadline=time.monotonic() + share * max(self.budget.left, 1))
+        return Budget.lasting(self.stage_seconds)
+
+
+def make_vae(how: Making) -> bool:
+    """Train the VAE; True where it is complete."""
+    path = how.folder / "vae.safetensors"
+    if (how.folder / "vae.done").exists():
+        return True
+    stages = VAE_STAGES[-1:] if how.start else VAE_STAGES
+    if how.on_gpu:
+        stages = tuple(enlarged_vae(stage, VAE_TIMES) for stage in stages)
+    start = how.start and how.start / builtin.VAE.relative_to(builtin.ASSETS)
+    torch.backends.cudnn.benchmark = True
+    run = VaeRun(path, how.folder / "vae-state.pt", stages, how.seed, how.device, start)
+    complete = run.run(how.until(VAE_SHARE))
+    torch.backends.cudnn.benchmark = False
+    if complete or how.budget.fit:
+        (how.folder / "vae.done").touch()
+    return complete or how.budget.fit
+
+
+def make_latents(how: Making) -> bool:
+    """Encode the clips; True where all are there, or as many as fit."""
+    folder = how.folder / "latents"
+    if (folder / "done").exists():
+        return True
+    vae = load_vae(how.folder / "vae.safetensors", how.device)
+    complete = write_cache(vae, folder, how.share, how.until(ENCODING).deadline)
+    if complete or how.budget.fit:
+        (folder / "done").touch()
+    return complete or how.budget.fit
+
+
+def make_codebook(how: Making) -> Path:
+    """Learn centroids of the latents' pixels, from pixels of clips of all kinds."""
+    path = how.folder / "codebook.safetensors"
+    if not path.exists():
+        clips = Clips(how.folder / "latents")
+        whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
+        some = whole[:: max(len(whole) // 200, 1)]
+        pixels = torch.cat([clips.read(clip, 40).flatten(1).T for clip in some])  # n c
+        pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(how.seed))[:PIXELS]]
+        pixels = pixels.to(how.device)
+        centroids = learn(pixels, CENTROIDS, first=pixels[:CENTROIDS].clone()).cpu()
+        explained = explained_variance(pixels, centroids.to(pixels))
+        log.info("codebook: %d centroids explain %.1f %% of the variance", CENTROIDS, 100 * explained)
+        about = {"pixels": len(pixels), "explained_variance": explained}
+        Codebook(centroids=centroids, latent_format="built-in", provenance=about).save(path)
+    return path
+
+
+class Exporter:
+    """Writes the model's files from time to time as a run goes on, and what its losses are."""
+
+    def __init__(self, how: Making, trainer: Trainer):
+        self.how, self.trainer = how, trainer
+        self.format = latent_format(how.folder / "latents")
+        self.last, self.records, self.curve = time.monotonic(), [], []
+
+    def step(self, record: Record, line: str) -> None:
+        """A step is done; Trainer calls it."""
+        self.records.append(record)
+        if len(self.records) == 100:
+            self.curve.append([record.step, round(sum(r.loss for r in self.records) / 100, 4)])
+            self.records = []
+        if line:
+            log.info(line)
+        if time.monotonic() - self.last > EXPORT_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Write the files."""
+        trainer, out = self.trainer, self.how.out
+        weights: dict[str, Tensor] = dict(trainer.model.state_dict())
+        if trainer.average:
+            weights |= trainer.average.mean
+        about = {"run": trainer.states.about, "steps_done": trainer.done, "curve": self.curve}
+        write_model(weights, about, self.format, out)
+        target = out / builtin.VAE.relative_to(builtin.ASSETS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in (".safetensors", ".json"):
+            shutil.copyfile((self.how.folder / "vae.safetensors").with_suffix(suffix), target.with_suffix(suffix))
+        if self.how.discrete:
+            shutil.copyfile(self.how.folder / "codebook.safetensors", out / "codebook.safetensors")
+        recent = self.records[-100:]
+        losses = {"steps": trainer.done, "by level": by_level(recent), "by schedule": by_schedule(recent)}
+        (out / "losses.json").write_text(json.dumps(losses | {"curve": self.curve}, indent=1), "utf-8")
+        self.last = time.monotonic()
+
+
+def make_dit(how: Making) -> bool:
+    """Train text encoder and DiT, and write the model's files; True where the run is complete."""
+    codebook = make_codebook(how) if how.discrete else None
+    budget = how.until(1.0)
+    if budget.fit:
+        budget = replace(budget, deadline=budget.deadline - EXPORTING)
+    stages = STAGES[-1:] if how.start else STAGES
+    if how.on_gpu:
+        stages = tuple(enlarged(stage, DIT_TIMES) for stage in stages)
+    trial = None
+    if (steps := settled(how)) is None and budget.fit:
+        trial = _trainer(how, stages, codebook, "trial")[0]
+        steps = steps_that_fit(how, trial, budget)
+    if steps:
+        stages = (*stages[:-1], replace(stages[-1], steps=steps))
+    trainer, run = _trainer(how, stages, codebook, "dit_discrete" if how.discrete else "dit", trial)
+    exporter = Exporter(how, trainer)
+    try:
+        with Printed(sys.stdout) as printed:
+            return trainer.run(
+                lambda: printed.stopped() or budget.over, [exporter], lambda stage: taught(trainer, run, stage)
+            )
+    finally:
+        exporter.write()
+
+
+def settled(how: Making) -> int | None:
+    """The last stage's steps that an earlier call settled; +d takes as many as the run without it, trial and all."""
+    path = how.folder / "steps.json"
+    if not path.exists():
+        return None
+    steps = json.loads(path.read_text("utf-8"))
+    return steps["last"] + (steps["tried"] if how.discrete else 0)
+
+
+def steps_that_fit(how: Making, trial: Trainer, budget: Budget) -> int:
+    """How many steps of the last stage there is time for, from a trial. The run goes on from the trial's weights."""
+    tried, first = (TRIED, FIRST) if how.on_gpu else (8, 3)
+    started = 0.0
+    for number in range(tried):
+        done = trial.advance()
+        if number + 1 in (first, tried):
+            done.record()  # waits for the device
+            each = (time.monotonic() - started) / (tried - first)
+            started = time.monotonic()
+    steps = budget.steps(10**6, each * SLOWER)
+    log.info("DiT: %.4f s a step; %d steps fit", each, steps)
+    (how.folder / "steps.json").write_text(json.dumps({"last": steps, "tried": tried}), "utf-8")
+    return steps
+
+
+def _trainer(
+    how: Making, stages: tuple[Stage, ...], codebook: Path | None, name: str, like: Trainer | None = None
+) -> tuple[Trainer, Recipe]:
+    gpu = {"read_every": READ_EVERY, "save_every": 5000} if how.on_gpu else {}
+    precision = "bf16" if how.on_gpu else "fp32"
+    run = recipe(how.folder / "latents", how.folder / name, stages, codebook, precision, seed=how.seed, **gpu)
+    trainer = trainer_of(run, small_spec(), how.device, like)
+    if how.start and not like:
+        assert isinstance(trainer.model, Pair)
+        read_exported(trainer.model, how.start)
+    return trainer, run
+
+
+def make(how: Making) -> bool:
+    """Every stage in turn; True where all are complete. A VAE that fails leaves the one that the run starts from."""
+    how.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        complete = make_vae(how)
+    except (FramePackError, RuntimeError, OSError):
+        if not how.start:
+            raise
+        log.exception("The VAE cannot be trained; the one in %s stays.", how.start)
+        for suffix in (".safetensors", ".json"):
+            source = (how.start / builtin.VAE.relative_to(builtin.ASSETS)).with_suffix(suffix)
+            shutil.copyfile(source, (how.folder / "vae.safetensors").with_suffix(suffix))
+        (how.folder / "vae.done").touch()
+        complete = True
+    return complete and make_latents(how) and make_dit(how)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--from", dest="start", type=Path, help="a model's files, to train them further")
+    parser.add_argument("--minutes", type=float, default=150, help="of each stage, or with --fit of all together")
+    parser.add_argument("--fit", action="store_true", help="cut the stages to what fits")
+    parser.add_argument("--device", default="cpu", help="such as cuda")
+    parser.add_argument("--discrete", action="store_true", help="discretized history (+d)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the clips, such as 0.1")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    how = Making(
+        folder=args.run,
+        start=args.start,
+        device=args.device,
+        budget=Budget.lasting(60 * args.minutes, args.fit),
+        stage_seconds=60 * args.minutes,
+        discrete=args.discrete,
+        share=args.share,
+        seed=args.seed,
+    )
+    complete = make(how)
+    log.info("complete" if complete else "stopped; the same command goes on")
+
+
+if __name__ == "__main__":
+    main()
