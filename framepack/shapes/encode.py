@@ -54,10 +54,10 @@ def _sample_either(rng: random.Random) -> Scene:
 
 # 47 latent frames: a five-second video and a full history behind its last section but one. 140: a long history.
 PARTS = (
-    Part(tag="plain", first=FIRST_SEED, clips=5000, num_lat_frames=47, per_file=125, sample=sample_scene),
+    Part(tag="plain", first=FIRST_SEED, clips=5120, num_lat_frames=47, per_file=128, sample=sample_scene),
     Part(tag="frame", first=FRAMES_SEED, clips=24000, num_lat_frames=1, per_file=6000, sample=sample_scene),
-    Part(tag="wide", first=4_000_000, clips=5000, num_lat_frames=47, per_file=125, sample=sample_wide),
-    Part(tag="away", first=5_000_000, clips=1500, num_lat_frames=80, per_file=75, sample=sample_away),
+    Part(tag="wide", first=4_000_000, clips=5120, num_lat_frames=47, per_file=128, sample=sample_wide),
+    Part(tag="away", first=5_000_000, clips=1512, num_lat_frames=80, per_file=72, sample=sample_away),
     Part(tag="long", first=6_000_000, clips=1200, num_lat_frames=140, per_file=40, sample=_sample_either),
 )
 

@@ -52,8 +52,7 @@ EXAMPLE = replace(
 def fit_preview(clips: Clips) -> tuple[Tensor, Tensor]:
     """Factors ``c 3`` and bias ``3`` from normalised latents to colours in [-1, 1]."""
     latents, colours = [], []
-    whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
-    for clip in whole[:: max(len(whole) // NUM_FITTED, 1)]:
+    for clip in clips.sample(NUM_FITTED):
         frames = range(0, RELEASED.temporal * clip.num_lat_frames - 3, RELEASED.temporal)  # one frame of each latent
         pixels = render(scene_of(int(clip.name)), frames) * 2 - 1  # c t h w
         pooled = torch.nn.functional.avg_pool2d(pixels, RELEASED.spatial)

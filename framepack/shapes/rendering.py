@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..training.resident import placed
 from .backdrops import draw_backdrops
 from .world import CIRCUMRADIUS, NEW_SHAPES, SIZE, UPRIGHT, Scene, centres
 
@@ -51,8 +52,8 @@ def draw(scenes: Sequence[Scene], firsts: Sequence[int], count: int, device: tor
         times = torch.tensor([firsts[i] for i in places])[:, None] + torch.arange(count)
         back = backgrounds(some, device)[:, :, None]
         cover = covers(shape, some, times, FINE if fine else 1, device)[:, None]
-        paint = torch.tensor([scene.colour_values for scene in some], device=device).view(-1, 3, 1, 1, 1)
-        out[torch.tensor(places, device=device)] = back + (paint - back) * cover
+        paint = placed(torch.tensor([scene.colour_values for scene in some]), out.device).view(-1, 3, 1, 1, 1)
+        out[placed(torch.tensor(places), out.device)] = back + (paint - back) * cover
     return out
 
 
@@ -68,16 +69,17 @@ def covers(
     shape: str, scenes: Sequence[Scene], times: Tensor, finer: int = 1, device: torch.device | str = "cpu"
 ) -> Tensor:
     """How much of each pixel the shape covers, ``b t h w``, at times ``b t``; all scenes have one outline."""
-    centre = torch.stack([centres(scene, t) for scene, t in zip(scenes, times, strict=True)]).float().to(device)
+    centre = torch.stack([centres(scene, t) for scene, t in zip(scenes, times, strict=True)])
+    device, centre = torch.device(device), placed(centre.float(), torch.device(device))
 
     def each(values: list[float]) -> Tensor:
-        return torch.tensor(values, device=device).view(-1, 1, 1, 1)
+        return placed(torch.tensor(values), device).view(-1, 1, 1, 1)
 
     grid = (torch.arange(SIZE * finer, device=device) + 0.5) / finer
     dx = grid[None, None, None, :] - centre[:, :, 0, None, None]
     dy = grid[None, None, :, None] - centre[:, :, 1, None, None]
     spin = each([scene.spin for scene in scenes])
-    angle = UPRIGHT.get(shape, 0.0) + spin * times.float().to(device)[:, :, None, None]
+    angle = UPRIGHT.get(shape, 0.0) + spin * placed(times.float(), device)[:, :, None, None]
     x, y = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
     radius, edge = each([scene.radius for scene in scenes]), each([scene.edge for scene in scenes])
     cover = (0.5 - distance(shape, radius, x, y) / edge).clamp(0, 1)
@@ -86,12 +88,13 @@ def covers(
 
 def backgrounds(scenes: Sequence[Scene], device: torch.device | str = "cpu") -> Tensor:
     """What is behind the shapes, ``b 3 h w``."""
-    greys = torch.tensor([scene.greys for scene in scenes], device=device)  # b 2
+    device = torch.device(device)
+    greys = placed(torch.tensor([scene.greys for scene in scenes]), device)  # b 2
     down = ((torch.arange(SIZE, device=device) + 0.5) / SIZE)[:, None]
     top, bottom = greys[:, 0, None, None], greys[:, 1, None, None]
     out = (top + (bottom - top) * down)[:, None].expand(-1, 3, -1, SIZE).clone()
     others = [i for i, scene in enumerate(scenes) if scene.backdrop]
     if others:
         held = [scene.backdrop for scene in scenes if scene.backdrop]
-        out[torch.tensor(others, device=device)] = draw_backdrops(held, SIZE, device)
+        out[placed(torch.tensor(others), device)] = draw_backdrops(held, SIZE, device)
     return out

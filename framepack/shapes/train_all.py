@@ -62,6 +62,7 @@ class Making:
     discrete: bool = False
     share: float = 1.0
     seed: int = 0
+    target: Path | None = None
 
     @property
     def on_gpu(self) -> bool:
@@ -71,7 +72,7 @@ class Making:
     @property
     def out(self) -> Path:
         """Where the model's files go."""
-        return self.folder / ("model_discrete" if self.discrete else "model")
+        return self.target or self.folder / ("model_discrete" if self.discrete else "model")
 
     def until(self, share: float) -> Budget:
         """The budget of a stage: up to a share of a run that is cut to fit, or the stage's own minutes."""
@@ -89,13 +90,20 @@ def make_vae(how: Making) -> bool:
     if how.on_gpu:
         stages = tuple(enlarged_vae(stage, VAE_TIMES) for stage in stages)
     start = how.start and how.start / builtin.VAE.relative_to(builtin.ASSETS)
-    torch.backends.cudnn.benchmark = True
     run = VaeRun(path, how.folder / "vae-state.pt", stages, how.seed, how.device, start)
     complete = run.run(how.until(VAE_SHARE))
-    torch.backends.cudnn.benchmark = False
     if complete or how.budget.fit:
         (how.folder / "vae.done").touch()
+        copy_vae(how)
     return complete or how.budget.fit
+
+
+def copy_vae(how: Making) -> None:
+    """Put the trained VAE among the model's files."""
+    target = how.out / builtin.VAE.relative_to(builtin.ASSETS)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile((how.folder / "vae.safetensors").with_suffix(suffix), target.with_suffix(suffix))
 
 
 def make_latents(how: Making) -> bool:
@@ -115,9 +123,7 @@ def make_codebook(how: Making) -> Path:
     path = how.folder / "codebook.safetensors"
     if not path.exists():
         clips = Clips(how.folder / "latents")
-        whole = [clip for clip in clips.index.clips if clip.num_lat_frames > 1]
-        some = whole[:: max(len(whole) // 200, 1)]
-        pixels = torch.cat([clips.read(clip, 40).flatten(1).T for clip in some])  # n c
+        pixels = torch.cat([clips.read(clip, 40).flatten(1).T for clip in clips.sample(200)])  # n c
         pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(how.seed))[:PIXELS]]
         pixels = pixels.to(how.device)
         centroids = learn(pixels, CENTROIDS, first=pixels[:CENTROIDS].clone()).cpu()
@@ -155,10 +161,7 @@ class Exporter:
             weights |= trainer.average.mean
         about = {"run": trainer.states.about, "steps_done": trainer.done, "curve": self.curve}
         write_model(weights, about, self.format, out)
-        target = out / builtin.VAE.relative_to(builtin.ASSETS)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (".safetensors", ".json"):
-            shutil.copyfile((self.how.folder / "vae.safetensors").with_suffix(suffix), target.with_suffix(suffix))
+        copy_vae(self.how)
         if self.how.discrete:
             shutil.copyfile(self.how.folder / "codebook.safetensors", out / "codebook.safetensors")
         recent = self.records[-100:]
@@ -234,6 +237,7 @@ def _trainer(
 def make(how: Making) -> bool:
     """Every stage in turn; True where all are complete. A VAE that fails leaves the one that the run starts from."""
     how.folder.mkdir(parents=True, exist_ok=True)
+    torch.backends.cudnn.benchmark = True  # the VAE's shapes are few, the DiT's are many
     try:
         complete = make_vae(how)
     except (FramePackError, RuntimeError, OSError):
@@ -245,7 +249,9 @@ def make(how: Making) -> bool:
             shutil.copyfile(source, (how.folder / "vae.safetensors").with_suffix(suffix))
         (how.folder / "vae.done").touch()
         complete = True
-    return complete and make_latents(how) and make_dit(how)
+    complete = complete and make_latents(how)
+    torch.backends.cudnn.benchmark = False
+    return complete and make_dit(how)
 
 
 def main() -> None:
@@ -259,6 +265,7 @@ def main() -> None:
     parser.add_argument("--discrete", action="store_true", help="discretized history (+d)")
     parser.add_argument("--share", type=float, default=1.0, help="of the clips, such as 0.1")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where the model's files go, instead of into RUN")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     how = Making(
@@ -270,6 +277,7 @@ def main() -> None:
         discrete=args.discrete,
         share=args.share,
         seed=args.seed,
+        target=args.out,
     )
     complete = make(how)
     log.info("complete" if complete else "stopped; the same command goes on")

@@ -27,7 +27,6 @@ from ..nn.rope import Phases
 from ..packing.history import ContextGroup
 from ..packing.kernels import LAYER_NAMES
 from ..planning.plan import Section
-from ..training.cache import Index
 from ..training.clips import Clips
 from ..training.console import Printed
 from ..training.resident import Resident, placed
@@ -127,9 +126,10 @@ class Pair(nn.Module):
 
 def statistics(folder: Path) -> tuple[list[float], list[float]]:
     """Mean and deviation of each channel over whole clips of a cache of unscaled latents."""
-    whole = [clip for clip in Index.read(folder).clips if clip.num_lat_frames > 1]
-    clips, least = Clips(folder), min(clip.num_lat_frames for clip in whole)
-    latents = torch.stack([clips.read(clip, least) for clip in whole[:: max(len(whole) // MEASURED, 1)]])
+    clips = Clips(folder)
+    some = clips.sample(MEASURED)
+    least = min(clip.num_lat_frames for clip in some)
+    latents = torch.stack([clips.read(clip, least) for clip in some])
     return latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
 
 

@@ -61,6 +61,14 @@ class Clips:
         picked = rng.choices(grids, list(map(len, grids)))[0]
         return rng.choices(picked, k=count)
 
+    def sample(self, count: int, files: int = 12) -> list[Clip]:
+        """So many clips of more than one latent frame, from a few files that lie evenly spread."""
+        whole = [clip for clip in self.index.clips if clip.num_lat_frames > 1]
+        names = list(dict.fromkeys(clip.file for clip in whole))
+        chosen = set(names[:: max(len(names) // files, 1)])
+        some = [clip for clip in whole if clip.file in chosen]
+        return some[:: max(len(some) // count, 1)]
+
     @cache  # noqa: B019 - a run has one
     def centroids(self, codebook: Path, device: torch.device | str = "cpu") -> Tensor:
         """A codebook's centroids ``k c``, normalised as the latents are; it is of latents as the cache holds them."""
