@@ -57,7 +57,8 @@ def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
     """
     half = channels // 2
     frequency = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device="cpu"))
-    angle = values.float()[:, None] * frequency.to(values.device)
+    frequency = frequency.to(values.device, non_blocking=values.is_cuda)  # else the CPU waits for the GPU
+    angle = values.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], -1)
 
 
