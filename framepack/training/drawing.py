@@ -15,11 +15,13 @@ from ..planning.plan import Plan, Section
 from ..planning.request import Endpoint
 from ..planning.section import Context
 from ..planning.video import make_plan
+from ..schedule.grammar import Side
 from ..schedule.presets import resolve
 from .cache import Clip
 from .clips import Clips
 from .config import Config, Share
 
+OWN_POSITIONS = 0.75  # of histories in any order: the chance that frames keep their own positions
 FIRST_FRAME = Section(makes=((0, 1),), positions=(0,))  # from text alone
 
 
@@ -119,34 +121,46 @@ def _section(rng: random.Random, share: Share, num_lat_frames: int) -> Section:
         return FIRST_FRAME
     sections = plan_of(share, num_lat_frames).sections
     section = sections[0] if share.sections == "first" else rng.choice(sections)
-    return reordered(rng, section, num_lat_frames) if share.order == "any" else section
+    if share.order == "time":
+        return section
+    side: Side = "future" if resolve(share.schedule).future else "past"
+    return reordered(rng, section, num_lat_frames, side)
 
 
-def reordered(rng: random.Random, section: Section, num_lat_frames: int) -> Section:
-    """The section with any finished frames of the same side in its slots, in any order.
+def reordered(rng: random.Random, section: Section, num_lat_frames: int, side: Side) -> Section:
+    """The section with any finished frames of a side in its slots there, as a choice by likeness may fill them.
 
-    Frames keep their own positions, relative to the section, or take those of the slots, each in half of the draws. The
-    start frame beyond a skip and tails stay as they are.
+    Within a group they stand in video time, in half of the draws the nearest frame is next to the section, and mostly
+    they keep their own positions relative to it, else they take the slots'. A start frame beyond a skip and tails stay.
     """
     start, stop = section.makes[0][0], section.makes[-1][1]
-    true_positions = rng.random() < 0.5
-    left = {"past": list(range(1, start)), "future": list(range(stop, num_lat_frames))}
-    for frames in left.values():
-        rng.shuffle(frames)
+    left = list(range(start) if side == "past" else range(stop, num_lat_frames))
+    if any(list(context.frames) == [0] for context in section.context):
+        left = [frame for frame in left if frame]
+    nearest = left[-1 if side == "past" else 0] if left and rng.random() < 0.5 else None
+    rng.shuffle(left)
+    if nearest is not None:  # the first to be given out
+        left.sort(key=lambda frame: frame != nearest)
+    offset = section.positions[0] - start if side == "past" else section.positions[-1] - stop + 1
+    own = rng.random() < OWN_POSITIONS
 
     def filled(context: Context) -> Context:
-        if context.tail or list(context.frames) == [0]:
-            return context
         past = context.positions[0] < section.positions[0]
-        frames = left["past" if past else "future"]
-        some = [frames.pop() if frames else None for _ in context.frames]
-        if true_positions:
-            own, at = (section.positions[0], start) if past else (section.positions[-1], stop - 1)
-            places = zip(some, context.positions, strict=True)
-            return replace(context, frames=some, positions=[p if f is None else own + f - at for f, p in places])
-        return replace(context, frames=some)
+        if context.tail or list(context.frames) == [0] or past != (side == "past"):
+            return context
+        chosen, empty = sorted(left[: len(context.frames)]), [None] * max(len(context.frames) - len(left), 0)
+        del left[: len(context.frames)]
+        frames = [*empty, *chosen] if past else [*chosen, *empty]
+        places = [
+            planned if frame is None or not own else frame + offset
+            for frame, planned in zip(frames, context.positions, strict=True)
+        ]
+        return replace(context, frames=frames, positions=places)
 
-    return replace(section, context=tuple(map(filled, section.context)))
+    context = section.context
+    if side == "past":  # the nearest slot is the last
+        return replace(section, context=tuple(reversed([filled(each) for each in reversed(context)])))
+    return replace(section, context=tuple(map(filled, context)))
 
 
 def part_of(drawn: Draw, items: range) -> Draw:
