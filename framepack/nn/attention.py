@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import FramePackError, MissingPackageError
 
 log = logging.getLogger(__name__)
 
 Attention = Callable[..., Tensor]
+TRAINED_WITH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def for_training() -> AbstractContextManager[None]:
+    """PyTorch's kernels without cuDNN's, which it prefers on H100 and H200 since 2.11.
+
+    There cuDNN's backward pass can give NaN in bfloat16, and every new number of tokens takes long to prepare.
+    """
+    return sdpa_kernel(TRAINED_WITH)
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,13 +51,19 @@ class Factory:
         return nn.Parameter(torch.zeros(shape, dtype=self.dtype, device=self.device))
 
 
+@cache
+def _frequencies(count: int) -> Tensor:
+    """From 1 down to 1/10000. Held for good, since a GPU may read them after the call that sends them."""
+    with torch.inference_mode(False):
+        return torch.exp(-math.log(10_000) / count * torch.arange(count, dtype=torch.float32, device="cpu"))
+
+
 def sinusoid(values: Tensor, channels: int = 256) -> Tensor:
     """values ``b`` -> ``b channels``: cosines, then sines, of frequencies from 1 down to 1/10000.
 
     The frequencies are the CPU's on every device: one rounding of theirs is 1e-3 of an angle where a value is 10,000.
     """
-    half = channels // 2
-    frequency = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=torch.float32, device="cpu"))
+    frequency = _frequencies(channels // 2)
     frequency = frequency.to(values.device, non_blocking=values.is_cuda)  # else the CPU waits for the GPU
     angle = values.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], -1)

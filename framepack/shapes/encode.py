@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_SEED = 100_000  # evaluation uses seeds below
 FRAMES_SEED = 1_000_000  # scenes of which only the first frame is used
 WRITERS = 4  # threads that write files while the next are encoded
-AT_ONCE = {"cuda": 6000}  # frames that are encoded together
+AT_ONCE = {"cuda": 3000}  # frames that are encoded together
 AT_ONCE_ELSEWHERE = 600
 
 

@@ -3,9 +3,10 @@
     python -m framepack.shapes.train_all RUN [--from FOLDER] [--minutes 150] [--device cuda --fit] [--discrete]
 
 Each of the three stages takes at most `--minutes` and is saved then; the same command goes on. With `--fit` the whole
-run takes so long: every stage is cut to what fits. `--from framepack/shapes/assets` trains the model that comes with
-the pack further, with the last stage of each recipe. `--discrete` trains on discretized history (+d) with a codebook of
-the same latents, for as many steps as the run without it. The files go to RUN/model, or RUN/model_discrete.
+run takes so long: every stage is cut to what fits, VAE and encoding to `--vae` and `--encode` seconds where they are
+given. `--from framepack/shapes/assets` trains the model that comes with the pack further, with the last stage of each
+recipe. `--discrete` trains on discretized history (+d) with a codebook of the same latents, for as many steps as the
+run without it. The files go to RUN/model, or RUN/model_discrete.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import logging
 import shutil
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,57 +30,30 @@ from ..training.clips import Clips
 from ..training.config import Stage
 from ..training.console import Printed
 from ..training.reports import Record, by_level, by_schedule
-from ..training.trainer import Trainer
+from ..training.trainer import DivergedError, Trainer, Unread
 from . import builtin
 from .budget import Budget
 from .encode import load_vae, write_cache
 from .export import latent_format, write_model
+from .making import Making
 from .recipe import STAGES, Recipe, enlarged, recipe
 from .train_dit import Pair, read_exported, small_spec, taught, trainer_of
 from .train_vae import STAGES as VAE_STAGES
-from .train_vae import VaeRun
+from .train_vae import VaeRun, measured
 from .train_vae import enlarged as enlarged_vae
 
 log = logging.getLogger(__name__)
 VAE_SHARE, ENCODING = 0.28, 0.15  # of a run that is cut to fit: the VAE; encoding of what is left then
 CENTROIDS, PIXELS = 128, 400_000
-TRIED, FIRST = 250, 100  # steps after which it is known how long a step takes; the first ones take longer
-EXPORT_EVERY = 60  # seconds
+TRIED, FIRST = 150, 50  # steps after which it is known how long a step takes; the first ones take longer
+SKIPS, TRIAL_SKIPS = 200, 3  # steps without finite gradients, in all and in a trial; then it goes on in float32
+EXPORT_EVERY = 30  # seconds
 EXPORTING = 8  # seconds kept for the last files
-LATER = 0.92  # time of later steps against those of the trial, in which nearly every section is new
+LATER = 0.95  # time of later steps against those of the trial, in which nearly every section is new
 # A GPU takes batches that many times as large as a CPU, in bfloat16, and is waited for only now and then.
-VAE_TIMES, DIT_TIMES, READ_EVERY = 16, 20, 25
+VAE_TIMES, DIT_TIMES, READ_EVERY = 8, 20, 25
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Making:
-    """A run: where it is, what it starts from, and on what."""
-
-    folder: Path
-    start: Path | None
-    device: str
-    budget: Budget
-    stage_seconds: float
-    discrete: bool = False
-    share: float = 1.0
-    seed: int = 0
-    target: Path | None = None
-
-    @property
-    def on_gpu(self) -> bool:
-        """Does it run on a GPU?"""
-        return torch.device(self.device).type == "cuda"
-
-    @property
-    def out(self) -> Path:
-        """Where the model's files go."""
-        return self.target or self.folder / ("model_discrete" if self.discrete else "model")
-
-    def until(self, share: float) -> Budget:
-        """The budget of a stage: up to a share of a run that is cut to fit, or the stage's own minutes."""
-        if self.budget.fit:
-            return replace(self.budget, deadline=time.monotonic() + share * max(self.budget.left, 1))
-        return Budget.lasting(self.stage_seconds)
+Precision = Literal["fp32", "bf16"]
 
 
 def make_vae(how: Making) -> bool:
@@ -91,11 +66,27 @@ def make_vae(how: Making) -> bool:
         stages = tuple(enlarged_vae(stage, VAE_TIMES) for stage in stages)
     start = how.start and how.start / builtin.VAE.relative_to(builtin.ASSETS)
     run = VaeRun(path, how.folder / "vae-state.pt", stages, how.seed, how.device, start)
-    complete = run.run(how.until(VAE_SHARE))
+    complete = run.run(how.until(VAE_SHARE, how.vae_seconds))
     if complete or how.budget.fit:
+        keep_better(how, start)
         (how.folder / "vae.done").touch()
         copy_vae(how)
     return complete or how.budget.fit
+
+
+def keep_better(how: Making, start: Path | None) -> None:
+    """Put the VAE that the run starts from back where the trained one is not better."""
+    path = how.folder / "vae.safetensors"
+    trained = measured(load_vae(path, how.device))
+    if start is None:
+        log.info("VAE: %.2f dB on clips that training does not see", trained)
+        return
+    before = measured(load_vae(start, how.device))
+    log.info("VAE: %.2f dB on clips that training does not see, %.2f dB before", trained, before)
+    if not trained > before:
+        log.warning("The VAE is no better than before; the one in %s stays.", how.start)
+        shutil.copyfile(start, path)
+        shutil.copyfile(start.with_suffix(".json"), path.with_suffix(".json"))
 
 
 def copy_vae(how: Making) -> None:
@@ -112,7 +103,7 @@ def make_latents(how: Making) -> bool:
     if (folder / "done").exists():
         return True
     vae = load_vae(how.folder / "vae.safetensors", how.device)
-    complete = write_cache(vae, folder, how.share, how.until(ENCODING).deadline)
+    complete = write_cache(vae, folder, how.share, how.until(ENCODING, how.encoding_seconds).deadline)
     if complete or how.budget.fit:
         (folder / "done").touch()
     return complete or how.budget.fit
@@ -159,14 +150,22 @@ class Exporter:
         weights: dict[str, Tensor] = dict(trainer.model.state_dict())
         if trainer.average:
             weights |= trainer.average.mean
+        if not all(value.isfinite().all() for value in weights.values()):
+            log.error("Weights are not finite after step %d; the last files stay.", trainer.done)
+            return
         about = {"run": trainer.states.about, "steps_done": trainer.done, "curve": self.curve}
         write_model(weights, about, self.format, out)
         copy_vae(self.how)
         if self.how.discrete:
             shutil.copyfile(self.how.folder / "codebook.safetensors", out / "codebook.safetensors")
         recent = self.records[-100:]
-        losses = {"steps": trainer.done, "by level": by_level(recent), "by schedule": by_schedule(recent)}
-        (out / "losses.json").write_text(json.dumps(losses | {"curve": self.curve}, indent=1), "utf-8")
+        losses = {
+            "steps": trainer.done,
+            "skipped": trainer.skipped,
+            "by level": by_level(recent),
+            "by schedule": by_schedule(recent),
+        }
+        (out / "losses.json").write_text(json.dumps(losses, indent=1), "utf-8")
         self.last = time.monotonic()
 
 
@@ -179,13 +178,14 @@ def make_dit(how: Making) -> bool:
     stages = STAGES[-1:] if how.start else STAGES
     if how.on_gpu:
         stages = tuple(enlarged(stage, DIT_TIMES) for stage in stages)
-    trial = None
+    trial, precision = None, "bf16" if how.on_gpu else "fp32"
     if (steps := settled(how)) is None and budget.fit:
-        trial = _trainer(how, stages, codebook, "trial")[0]
-        steps = steps_that_fit(how, trial, budget)
+        trial, precision = tried(how, stages, codebook, budget)
+        steps = settled(how)
     if steps:
         stages = (*stages[:-1], replace(stages[-1], steps=steps))
-    trainer, run = _trainer(how, stages, codebook, "dit_discrete" if how.discrete else "dit", trial)
+    name = "dit_discrete" if how.discrete else "dit"
+    trainer, run = _trainer(how, stages, codebook, name, precision, trial)
     exporter = Exporter(how, trainer)
     try:
         with Printed(sys.stdout) as printed:
@@ -205,29 +205,63 @@ def settled(how: Making) -> int | None:
     return steps["last"] + (steps["tried"] if how.discrete else 0)
 
 
-def steps_that_fit(how: Making, trial: Trainer, budget: Budget) -> int:
-    """How many steps of the last stage there is time for, from a trial. The run goes on from the trial's weights."""
+def tried(how: Making, stages: tuple[Stage, ...], codebook: Path | None, budget: Budget) -> tuple[Trainer, Precision]:
+    """A trial of the last stage, after which the steps are settled. Raises DivergedError where float32 fails, too."""
+    kinds: tuple[Precision, ...] = ("bf16", "fp32") if how.on_gpu else ("fp32",)
+    trial = None
+    for precision in kinds:
+        clips = trial.clips if trial else None
+        trial = _trainer(how, stages, codebook, f"trial_{precision}", precision, clips=clips)[0]
+        try:
+            settle(how, trial, budget)
+            return trial, precision
+        except DivergedError as fault:
+            if precision == kinds[-1]:
+                raise
+            log.warning("DiT: the trial in %s failed; it goes on in float32. %s", precision, fault)
+    raise AssertionError("a trial returns or raises")
+
+
+def settle(how: Making, trial: Trainer, budget: Budget) -> None:
+    """Note how many steps of the last stage there is time for. The run goes on from the trial's weights."""
     tried, first = (TRIED, FIRST) if how.on_gpu else (8, 3)
-    started = 0.0
+    started, done = 0.0, []
     for number in range(tried):
-        done = trial.advance()
-        if number + 1 in (first, tried):
-            done.record()  # waits for the device
-            each = (time.monotonic() - started) / (tried - first)
+        done.append(trial.advance())
+        if number + 1 in (first // 5, first, tried):
+            show(trial, done, number < first)  # waits for the device
+            done = []
+        if number + 1 == first:
             started = time.monotonic()
+    each = (time.monotonic() - started) / (tried - first)
     steps = budget.steps(10**6, each * LATER)
     log.info("DiT: %.4f s a step; %d steps fit", each, steps)
     (how.folder / "steps.json").write_text(json.dumps({"last": steps, "tried": tried}), "utf-8")
-    return steps
+
+
+def show(trial: Trainer, done: list[Unread], each: bool) -> None:
+    """Say whether a trial's steps were finite, and their losses. Raises DivergedError where too many were not."""
+    sound = [unread for unread in done if not trial.left_out(unread)]
+    losses = [unread.losses.mean().item() for unread in sound]
+    log.info("DiT: %d of %d steps to step %d are finite", len(sound), len(done), trial.done)
+    if each:
+        log.info("DiT: their losses: %s", " ".join(f"{loss:.3f}" for loss in losses))
+    if trial.skipped > TRIAL_SKIPS:
+        raise DivergedError(f"{trial.skipped} of {trial.done} steps were not finite.")
 
 
 def _trainer(
-    how: Making, stages: tuple[Stage, ...], codebook: Path | None, name: str, like: Trainer | None = None
+    how: Making,
+    stages: tuple[Stage, ...],
+    codebook: Path | None,
+    name: str,
+    precision: Precision,
+    like: Trainer | None = None,
+    clips: Clips | None = None,
 ) -> tuple[Trainer, Recipe]:
-    gpu = {"read_every": READ_EVERY, "save_every": 5000} if how.on_gpu else {}
-    precision = "bf16" if how.on_gpu else "fp32"
+    gpu = {"read_every": READ_EVERY, "save_every": 5000, "skips": SKIPS} if how.on_gpu else {}
     run = recipe(how.folder / "latents", how.folder / name, stages, codebook, precision, seed=how.seed, **gpu)
-    trainer = trainer_of(run, small_spec(), how.device, like)
+    trainer = trainer_of(run, small_spec(), how.device, like, clips)
     if how.start and not like:
         assert isinstance(trainer.model, Pair)
         read_exported(trainer.model, how.start)
@@ -237,7 +271,8 @@ def _trainer(
 def make(how: Making) -> bool:
     """Every stage in turn; True where all are complete. A VAE that fails leaves the one that the run starts from."""
     how.folder.mkdir(parents=True, exist_ok=True)
-    torch.backends.cudnn.benchmark = True  # the VAE's shapes are few, the DiT's are many
+    if how.on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = True  # where it goes on in float32
     try:
         complete = make_vae(how)
     except (FramePackError, RuntimeError, OSError):
@@ -249,9 +284,7 @@ def make(how: Making) -> bool:
             shutil.copyfile(source, (how.folder / "vae.safetensors").with_suffix(suffix))
         (how.folder / "vae.done").touch()
         complete = True
-    complete = complete and make_latents(how)
-    torch.backends.cudnn.benchmark = False
-    return complete and make_dit(how)
+    return complete and make_latents(how) and make_dit(how)
 
 
 def main() -> None:
@@ -261,6 +294,8 @@ def main() -> None:
     parser.add_argument("--from", dest="start", type=Path, help="a model's files, to train them further")
     parser.add_argument("--minutes", type=float, default=150, help="of each stage, or with --fit of all together")
     parser.add_argument("--fit", action="store_true", help="cut the stages to what fits")
+    parser.add_argument("--vae", type=float, metavar="SECONDS", help="of a run with --fit, for the VAE")
+    parser.add_argument("--encode", type=float, metavar="SECONDS", help="of a run with --fit, for encoding")
     parser.add_argument("--device", default="cpu", help="such as cuda")
     parser.add_argument("--discrete", action="store_true", help="discretized history (+d)")
     parser.add_argument("--share", type=float, default=1.0, help="of the clips, such as 0.1")
@@ -278,6 +313,8 @@ def main() -> None:
         share=args.share,
         seed=args.seed,
         target=args.out,
+        vae_seconds=args.vae,
+        encoding_seconds=args.encode,
     )
     complete = make(how)
     log.info("complete" if complete else "stopped; the same command goes on")

@@ -133,14 +133,20 @@ def statistics(folder: Path) -> tuple[list[float], list[float]]:
     return latents.mean((0, 2, 3, 4)).tolist(), latents.std((0, 2, 3, 4)).tolist()
 
 
-def trainer_of(how: Recipe, spec: HunyuanSpec, device: str = "cpu", like: Trainer | None = None) -> Trainer:
-    """The trainer of a recipe for a model with fresh weights, or for the model and the clips of another trainer."""
+def trainer_of(
+    how: Recipe, spec: HunyuanSpec, device: str = "cpu", like: Trainer | None = None, clips: Clips | None = None
+) -> Trainer:
+    """The trainer of a recipe for a model with fresh weights, or for the model and the clips of another trainer.
+
+    `clips` are on the device already.
+    """
     if like:
         assert isinstance(like.model, Pair)
         return Trainer(how.config, like.model, like.clips, like.model.words)
     model = Pair(spec, Tokenizer(WORDS, NUM_TOKENS), how.config.run.seed, how.config.model.dtype).to(device)
     folder = how.config.data.cache
-    return Trainer(how.config, model, Resident(folder, *statistics(folder), device), model.words)
+    clips = clips or Resident(folder, *statistics(folder), device)
+    return Trainer(how.config, model, clips, model.words)
 
 
 def taught(trainer: Trainer, how: Recipe, stage: int) -> None:

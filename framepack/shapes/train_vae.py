@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..errors import FramePackError
 from ..vae.wan import WanVAE
 from .budget import Budget
 from .rendering import draw
@@ -62,6 +63,7 @@ STAGES = (
 WARMUP = 50
 TRIED = 25  # steps after which it is known how long a step takes
 FIRST = 10  # steps at the beginning that take longer
+MEASURED = 32  # clips on which two VAEs are compared
 KL_WEIGHT = 1e-5
 ABSOLUTE_WEIGHT = 0.1
 
@@ -132,6 +134,15 @@ def psnr(squared_error: float) -> float:
     return -10 * math.log10(squared_error)
 
 
+@torch.no_grad()
+def measured(vae: WanVAE) -> float:
+    """Decibels on clips of the wide world that training never sees; NaN where the VAE is not finite."""
+    stage, device = replace(STAGES[-1], batch=MEASURED, fields=0), next(vae.parameters()).device
+    pixels = batch_of_clips(random.Random("measured"), stage, device)
+    squared = ((vae.decode(vae.encode(pixels)).clamp(-1, 1) - pixels) / 2).square().mean().item()
+    return psnr(squared) if math.isfinite(squared) else math.nan
+
+
 class VaeRun:
     """A training of the VAE, with a resumable state beside the result; the loss curve goes into a .json."""
 
@@ -197,7 +208,10 @@ class VaeRun:
                 self.stages = self.cut(self.total)
                 log.info("VAE: %.3f s a step, %d steps", each, self.total)
             if self.done % log_every == 0 or self.done == self.total:
-                db = psnr(torch.stack(running).mean().item())
+                squared = torch.stack(running).mean().item()
+                if not math.isfinite(squared):
+                    raise FramePackError(f"The VAE's loss is {squared} by step {self.done}. Use a lower rate.")
+                db = psnr(squared)
                 self.curve.append([self.done, self.locate(self.done - 1)[0].num_pix_frames, round(db, 2)])
                 log.info("VAE: step %d of %d, %.2f dB", self.done, self.total, db)
                 running = []

@@ -232,7 +232,8 @@ class Run:
     `batch` clips a step over all processes, `at_once` of them together in each (0: all). `clip` bounds the gradient's
     norm. `ema` is the decay of the running mean of the weights; 0 keeps none. `keep` finished states stay on disk.
     Losses are read from the device every `read_every` steps, since reading waits for it; so long a loss that is not
-    finite can stay unnoticed.
+    finite can stay unnoticed. `skips` steps may have a loss or a gradient that is not finite; the gradient of such a
+    step counts as zero. With 0 a run stops at the first such loss.
     """
 
     out: Path
@@ -247,10 +248,11 @@ class Run:
     tensorboard: bool = False
     other_world: bool = False
     read_every: int = 1
+    skips: int = 0
 
     def __post_init__(self) -> None:
         counts = ("batch", "save_every", "keep", "report_every", "read_every")
-        for name, least in (("at_once", 0), *((name, 1) for name in counts)):
+        for name, least in (("at_once", 0), ("skips", 0), *((name, 1) for name in counts)):
             _at_least(f"run.{name}", getattr(self, name), least)
         _at_least("run.clip", self.clip, 0)
         _within("run.ema", self.ema, 0, 0.999999)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FramePackError
+from ..nn.attention import for_training
 from ..units import Geometry
 from .averages import Average
 from .clips import Clips
@@ -46,13 +47,22 @@ class DivergedError(FramePackError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """A step that is done whose levels and losses, ``b`` each, are still on the device."""
+    """A step that is done whose levels and losses, ``b`` each, are still on the device.
+
+    `sound` is True there where its losses and gradients are finite; None where a run stops at the first that is not.
+    """
 
     step: int
     schedule: str
     rate: float
     levels: Tensor
     losses: Tensor
+    sound: Tensor | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """Did its gradient count as zero?"""
+        return self.sound is not None and not self.sound.item()
 
     def record(self) -> Record:
         """Read them. Raises DivergedError."""
@@ -90,7 +100,9 @@ class Trainer:
         self.recompute = recompute
         self.average = Average(config.run.ema) if config.run.ema else None
         self.optimizers: Optimizers | None = None
-        self.done = 0
+        self.done, self.skipped = 0, 0
+        if config.run.skips and world() > 1:
+            raise FramePackError("run.skips is not available for several processes. Set it to 0.")
         data = sha256(repr(clips.index.clips).encode()).hexdigest()[:16]
         for stage in config.stage:
             check(stage.mixture, clips)
@@ -209,17 +221,42 @@ class Trainer:
             waiting.append(self.advance(before))
             due = self.done % run.save_every == 0 or self.done == self.config.steps
             if due or len(waiting) >= run.read_every:
-                _read(waiting, journal, watchers)
+                self._read(waiting, journal, watchers)
             if due:
                 self.save()
             if sample and self.config.samples.every and self.done % self.config.samples.every == 0:
                 sample(self.done)
-        _read(waiting, journal, watchers)
+        self._read(waiting, journal, watchers)
         if self.done < self.config.steps and self.optimizers:
             self.save()
         if journal:
             journal.close()
         return self.done == self.config.steps
+
+    def _read(self, waiting: deque[Unread], journal: Log | None, watchers: Sequence[Watcher]) -> None:
+        """Read what the steps left on the device, and pass it on. Raises DivergedError."""
+        while waiting:
+            unread = waiting.popleft()
+            if self.left_out(unread):
+                continue
+            record = unread.record()
+            if journal:
+                line = journal.add(record)
+                for watcher in watchers:
+                    watcher.step(record, line)
+
+    def left_out(self, unread: Unread) -> bool:
+        """Was the step without a finite loss or gradient? Raises DivergedError where there are too many such."""
+        if not unread.skipped:
+            return False
+        self.skipped += 1
+        log.warning("step %d (%s): not finite, left out (%d so far)", unread.step, unread.schedule, self.skipped)
+        if self.skipped > self.config.run.skips:
+            raise DivergedError(
+                f"{self.skipped} steps had a loss or a gradient that is not finite, the last of them step "
+                f"{unread.step}; run.skips allows {self.config.run.skips}. Lower stage.rate, or use compute = 'fp32'."
+            )
+        return True
 
     def step(self, before: Before | None = None) -> Record:
         """One optimization step. Raises DivergedError."""
@@ -237,10 +274,12 @@ class Trainer:
         drawn = draw(self.config, self.done, self.clips)
         levels, losses = self.backward(drawn)
         taken = Unread(step=self.done + 1, schedule=drawn.share.label, rate=rate, levels=levels, losses=losses)
-        if run.read_every == 1:
+        if run.read_every == 1 and not run.skips:
             taken.record()  # a loss that is not finite leaves the weights alone
         if run.clip:
             nn.utils.clip_grad_norm_(self.optimizers.named.values(), run.clip)
+        if run.skips:
+            taken = replace(taken, sound=_made_sound(self.optimizers.named.values(), losses))
         source = torch.Generator(self.device)
         source.manual_seed(generator_of(run.seed, self.done, ROUNDING).initial_seed())
         self.optimizers.step(rate, source)
@@ -258,9 +297,10 @@ class Trainer:
             some = part_of(drawn, places)
             batch = self._batch(some, places, total)
             batch, words = moved(batch, self.words(list(some.captions)), self.device, self.config.model.dtype)
-            loss = loss_of(self.model, batch, words)
-            if loss.requires_grad:  # packing layers have no part in a section that sees nothing
-                (loss.sum() / each).backward()
+            with for_training():
+                loss = loss_of(self.model, batch, words)
+                if loss.requires_grad:  # packing layers have no part in a section that sees nothing
+                    (loss.sum() / each).backward()
             levels.append(batch.sigma.detach())
             losses.append(loss.detach())
         return torch.cat(levels), torch.cat(losses)
@@ -274,14 +314,15 @@ class Trainer:
         return batch_of(drawn, self.clips, history, sources, places, of=of, geometry=geometry)
 
 
-def _read(waiting: deque[Unread], journal: Log | None, watchers: Sequence[Watcher]) -> None:
-    """Read what the steps left on the device, and pass it on. Raises DivergedError."""
-    while waiting:
-        record = waiting.popleft().record()
-        if journal:
-            line = journal.add(record)
-            for watcher in watchers:
-                watcher.step(record, line)
+def _made_sound(parameters: Iterable[nn.Parameter], losses: Tensor) -> Tensor:
+    """Are losses and gradients finite, on their device? Where one is not, all gradients become zero."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sound = losses.isfinite().all()
+    if grads:
+        sound = sound & nn.utils.get_total_norm(grads).isfinite()
+    for grad in grads:
+        grad.masked_fill_(~sound, 0)
+    return sound
 
 
 def _parts(places: range, size: int) -> Iterator[range]:
