@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,3 +127,13 @@ def test_contexts_that_look_at_too_much_are_rejected_before_they_are_walked():
     with pytest.raises(PlanError, match="6000000"):
         Plan.from_json(slice_of(context=[wide] * 7))
     assert time.process_time() - began < 0.5
+
+
+def test_a_plan_of_a_million_sections_is_refused_before_it_takes_memory():
+    section = '{"makes":[[0,1]],"positions":[0],"context":[]}'
+    text = f'{{"schedule":"td_f1k1_g1","num_lat_frames":9,"sections":[{",".join([section] * 1_000_000)}]}}'
+    tracemalloc.start()
+    with pytest.raises(PlanError, match="at most 9001 sections; got 1000000"):
+        Plan.from_json(text)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()

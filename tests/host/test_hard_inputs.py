@@ -105,10 +105,11 @@ def test_an_image_of_an_impossible_size_is_refused(alive: Host, short: Workflow,
         path.unlink()
 
 
-def test_a_plan_of_a_million_sections_is_refused(alive: Host, short: Workflow):
+def test_a_plan_of_too_many_sections_is_refused(alive: Host, short: Workflow):
+    """The host itself takes long to read a request of a million; the plan's own reader is tested with that."""
     section = '{"makes":[[0,1]],"positions":[0],"context":[]}'
-    plan = f'{{"schedule":"td_f1k1_g1","num_lat_frames":9,"sections":[{",".join([section] * 1_000_000)}]}}'
-    with unmoved(alive), pytest.raises(QueueError, match="at most 9001 sections; got 1000000"):
+    plan = f'{{"schedule":"td_f1k1_g1","num_lat_frames":9,"sections":[{",".join([section] * 100_000)}]}}'
+    with unmoved(alive), pytest.raises(QueueError, match="at most 9001 sections; got 100000"):
         Graph(edited(short, {("SectionSampler", "plan"): plan})).queue(alive)
 
 
