@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .commands.farm import add_farm
 from .commands.generate_video import add_generate
 from .commands.history_options import add_choice, choice_fields
 from .commands.keep_sections import add_store
@@ -34,13 +35,15 @@ HEIGHT, WIDTH = 480, 832  # pixels; the paper's 480p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0, or 2 after a fault of the input, which goes to stderr."""
+    """Run one command; 0, 2 after a fault of the input, which goes to stderr, or 130 where it was cancelled."""
     arguments = _parser().parse_args(argv)
     try:
         sys.stdout.write(arguments.run(arguments) + "\n")
     except FramePackError as fault:
         sys.stderr.write(f"{fault}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -83,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_store(commands)
     add_codebook(commands)
     add_train(commands)
+    add_farm(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

@@ -8,6 +8,7 @@ what turns normalised latents into raw ones. Dims: b batch, c channels, t h w la
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,6 +139,16 @@ class JobFile:
         """Normalised latents ``b c t h w`` as a VAE takes them."""
         scale, shift = (value.view(1, -1, 1, 1, 1).to(latents) for value in (self.scale, self.shift))
         return latents * scale + shift
+
+    def save_latents(self, latents: Tensor, path: Path) -> Tensor:
+        """Write normalised latents ``b c t h w`` raw, as ComfyUI's LoadLatent reads them; the raw latents.
+
+        A file appears complete or not at all.
+        """
+        raw, part = self.raw(latents).contiguous(), path.with_name(path.name + ".part")
+        save_file({"latent_tensor": raw, "latent_format_version_0": torch.tensor([])}, part)
+        os.replace(part, path)
+        return raw
 
     @property
     def like(self) -> Tensor:

@@ -18,6 +18,7 @@ from .live import UpstreamError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
+from .parallel import FramePackFarm, FramePackParallel
 from .planner import EndpointPlanner
 from .sampler import SectionSampler
 from .sampling import FramePackSigmas, FramePackSolver
@@ -47,6 +48,8 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackSolver,
     FramePackLoraLoader,
     FramePackStepCache,
+    FramePackParallel,
+    FramePackFarm,
     FramePackEndpoint,
     FramePackKeyframe,
     FramePackResolution,

@@ -29,6 +29,8 @@ ADVANCED: dict[str, tuple[str, ...]] = {
     "LoadFramePackModel": ("attention", "order"),  # the older id
     "FramePackVAEDecode": ("grid",),
     "FramePackVideo": ("grid",),
+    "FramePackParallel": ("device", "attention"),
+    "FramePackFarm": ("processes", "dtype", "threads"),
 }
 # A text that has names, each with its value and what it is for. The input stays a text: a list takes no other value.
 NAMED: dict[tuple[str, str], list[tuple[str, str, str]]] = {

@@ -33,6 +33,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackMethod": ("drift", "preset", "causal", "anchor", "noisy history"),
     "FramePackStore": ("disk space", "cache", "clear", "finished sections"),
     "FramePackDrift": ("quality", "metric", "drift"),
+    "FramePackParallel": ("multi gpu", "several gpus", "ulysses", "parallel"),
+    "FramePackFarm": ("ray", "cluster", "multi gpu", "farm", "distributed"),
 }
 
 

@@ -35,9 +35,13 @@ ALLOWED = {
     | {"methods"}
     | {"nn", "packing", "models", "sampling", "pipeline", "checkpoints", "vae", "store", "training", "metrics"},
     "job_file": BASICS | {"packing", "models", "sampling"},
-    "job_run": {"errors", "nn", "models", "sampling", "pipeline", "job_file", "checkpoints", "store", "training"},
+    "job_run": {"errors", "nn", "packing", "models", "sampling", "pipeline", "job_file"}
+    | {"checkpoints", "store", "training"},
+    "parallel": {"errors", "units", "nn", "packing", "models", "checkpoints", "store", "job_run", "training"},
+    "farm": BASICS | {"packing", "sampling", "pipeline", "job_file", "job_run", "store", "vae"},
     "commands": BASICS
-    | {"packing", "models", "sampling", "pipeline", "job_file", "job_run", "metrics", "training", "shapes", "store"},
+    | {"packing", "models", "sampling", "pipeline", "job_file", "job_run", "metrics", "training", "shapes", "store"}
+    | {"farm"},
     "cli": BASICS | {"pictures", "checkpoints", "commands"},
     "__main__": {"cli"},
 }

@@ -102,17 +102,7 @@ def _job(arguments: argparse.Namespace) -> str:
     latents = pipeline.generate(job.plan, job.anchors(), run, run.settings, **how)
     if rank():
         return f"process {rank() + 1} of {world()}"
-    return f"{arguments.output}: latents {list(save_latents(job, latents, arguments.output).shape)}"
-
-
-def save_latents(job: Any, latents: Any, path: Path) -> Any:
-    """Write a job's normalised latents ``b c t h w`` raw, as ComfyUI's LoadLatent reads them; the raw latents."""
-    import torch
-    from safetensors.torch import save_file
-
-    raw = job.raw(latents).contiguous()
-    save_file({"latent_tensor": raw, "latent_format_version_0": torch.tensor([])}, path)
-    return raw
+    return f"{arguments.output}: latents {list(job.save_latents(latents, arguments.output).shape)}"
 
 
 def opened(folder: Path | None) -> Any:

@@ -4,8 +4,10 @@ Written for ComfyUI 0.3.75 and later; what differs between versions is looked up
 """
 
 from . import sound
+from .crews import with_crew
 from .decoding import decoded
 from .decoding_run import Decoding
+from .farm import FarmProgress
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
@@ -16,7 +18,7 @@ from .keeping import check_locks, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import begin_plan
-from .pictures import on_page
+from .pictures import on_page, temporary_path
 from .progress import PlanProgress, show_frames
 from .route import serve_pictures
 from .runs import say, summary, video_index
@@ -52,6 +54,9 @@ __all__ = [
     "CLIPS",
     "KEPT",
     "DTYPES",
+    "FarmProgress",
+    "temporary_path",
+    "with_crew",
     "affine",
     "condition",
     "model_path",

@@ -20,6 +20,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY, TORCH_COMPILE_KWA
 
 from ...framepack.store.digest import UnkeyableError, digest
 from .aside import KEY as CONSTANTS
+from .crews import KEY as PARALLEL
 from .loading import IDENTITY
 from .step_cache import KEY as STEP_CACHE
 
@@ -147,11 +148,12 @@ def _compiled(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _wrappers(model: comfy.model_patcher.ModelPatcher) -> dict[str, Any]:
-    """The pack's own step cache and the host's TorchCompileModel are the only wrappers whose meaning is known."""
+    """The pack's step cache and processes, and the host's TorchCompileModel: no others' meaning is known."""
     keys = {key for held in model.wrappers.values() for key, functions in held.items() if functions}
-    if strange := sorted(map(str, keys - {STEP_CACHE, COMPILE_KEY})):
+    if strange := sorted(map(str, keys - {STEP_CACHE, COMPILE_KEY, PARALLEL})):
         raise UnkeyableError(f"the model is wrapped by {strange[0]}")
-    return {STEP_CACHE: model.get_attachment(STEP_CACHE)}
+    shared = {PARALLEL: model.get_attachment(PARALLEL)} if PARALLEL in keys else {}
+    return {STEP_CACHE: model.get_attachment(STEP_CACHE), **shared}
 
 
 def _holds(value: Any) -> bool:

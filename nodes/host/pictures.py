@@ -11,6 +11,13 @@ import folder_paths
 from PIL.Image import Image
 
 
+def temporary_path(ending: str) -> Path:
+    """A new file in the host's temporary folder."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"framepack_{uuid.uuid4().hex[:12]}{ending}"
+
+
 def on_page(pictures: Sequence[Image], format: str, **options: Any) -> dict[str, str]:
     """Save a picture, or an animation of several, with Pillow's options; where a node's ui finds it."""
     folder, name = Path(folder_paths.get_temp_directory()), f"framepack_{uuid.uuid4().hex[:12]}.{format}"

@@ -28,7 +28,7 @@ class SectionProgress:
         self.node, self.run, self.video = shown_on(), current_run(), video_index()
         self.sections = max(self.run.sections, index + 1)
         self.bar = comfy.utils.ProgressBar(self.sections * steps)
-        self.previewer = _previewer(model)
+        self.previewer = latent_previewer(model)
         self.last, self.run.shown = time.monotonic(), 0.0
 
     def callback(self, step: int, x: Tensor, x0: Tensor) -> None:
@@ -127,7 +127,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _previewer(model: comfy.model_patcher.ModelPatcher) -> Any:
+def latent_previewer(model: comfy.model_patcher.ModelPatcher) -> Any:
+    """The host's previewer of a MODEL's latents, or None where previews are off."""
     import latent_preview
 
     return latent_preview.get_previewer(model.load_device, model.model.latent_format)
