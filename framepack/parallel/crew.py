@@ -147,6 +147,8 @@ class Crew:
                     answers[self.owners.index(owner)] = receive(owner)
                 self._check()
                 if fault := next((a["fault"] for a in answers.values() if "fault" in a), None):
+                    time.sleep(LOOK)  # the others see a process that died as a lost connection
+                    self._check()
                     self.end()
                     raise ParallelError(f"A process that shares the section failed: {fault}")
                 if end is not None and time.monotonic() > end:
