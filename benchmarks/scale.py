@@ -18,7 +18,7 @@ from framepack.planning.video import make_plan
 from framepack.schedule.presets import resolve
 
 SECTION = 90.0  # seconds on an RTX 4090, published: 2.5 s a frame, decoding included
-COSTS = Costs(overhead=0.05, driver=0.01, startup=60.0)  # measured on a CPU; loading the model is an estimate
+COSTS = Costs(overhead=0.06, driver=0.05, startup=60.0)  # benchmarks.handing; loading the model is an estimate
 LENGTHS = {"1 min": (450, 1), "10 min": (4500, 1), "1 h": (9000, 3), "2 h": (9000, 6)}  # latent frames, plans
 GPUS = (1, 8, 64, 512)
 APART = 72  # latent frames between key frames: 9.6 s
