@@ -102,6 +102,10 @@ class _Asking:
         """Raises _MissingError: it is not in the store."""
         raise _MissingError
 
+    def about(self, job: Job) -> dict[str, str]:
+        """Nothing: nothing is stored."""
+        return {}
+
     def normalised(self, latents: Tensor) -> Tensor:
         """As they are."""
         return latents

@@ -22,7 +22,7 @@ from ..store.section_store import SectionStore
 ENDLESS = 2**62  # bytes of a store from which nothing is removed
 
 
-class Watch:
+class Watch(pipeline.Quiet):
     """The progress of the section that is being sampled, which another thread of the actor tells."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _Noting:
 
     def __init__(self, run: JobRun, keys: list[str]):
         self.run, self.keys = run, keys
-        self.sample, self.normalised, self.solver = run.sample, run.normalised, run.solver
+        self.sample, self.normalised, self.solver, self.about = run.sample, run.normalised, run.solver, run.about
 
     def key(self, job: pipeline.Job) -> str:
         """The section's key."""
@@ -141,7 +141,7 @@ class JobDoer:
         return run
 
 
-class Counting:
+class Counting(pipeline.Quiet):
     """Counts sections."""
 
     made = reused = 0
