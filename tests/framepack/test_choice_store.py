@@ -35,6 +35,9 @@ class Scenes:
         parts = {"prompt": job.section.prompt, "history": job.history, "at": job.section.positions, "late": late}
         return digest(parts | {"noise": job.noise})
 
+    def about(self, job: Job) -> dict[str, str]:
+        return {}
+
     def sample(self, job: Job, step: object) -> Tensor:
         self.sampled.append(job.index)
         scene, _, take = str(job.section.prompt).partition(" ")
