@@ -23,7 +23,8 @@ export function setWidget(node, name, value) {
 }
 
 function plainWidgets(node) {
-  const shown = (node.widgets ?? []).filter((widget) => !widget.framepackLive);
+  const own = (widget) => widget.serialize !== false && widget.options?.serialize !== false && widget.name?.[0] !== "$";
+  const shown = (node.widgets ?? []).filter((widget) => !widget.framepackLive && own(widget)); // not what a run shows
   return shown.filter((widget) => ["string", "number", "boolean"].includes(typeof widget.value));
 }
 
