@@ -134,8 +134,8 @@ class Cluster:
 
         return ray.remote(JobDoer).options(**self._options).remote(asdict(self.place), str(store))
 
-    def crew(self, ray: Any, bundle: Any, model: str, store: Path | None) -> Crew:
-        """A worker: an actor for each of its processes. They may have to wait for a machine."""
+    def crew(self, ray: Any, bundle: Any, model: str, facts: Facts, store: Path | None) -> Crew:
+        """A worker: an actor for each of its processes. They may wait for a machine, which must be like the others."""
         from .worker import Worker  # torch, which the driver's checks do not need
 
         options = self._options | {"max_concurrency": 2}
@@ -147,7 +147,7 @@ class Cluster:
         make = ray.remote(Worker).options(**options)
         actors = [make.remote(given[0], rank, *given[1:]) for rank in range(self.ranks)]
         meeting = actors[0].address.remote() if self.ranks > 1 else None
-        loaded = [actor.load.remote(bundle, model, meeting) for actor in actors]
+        loaded = [actor.load.remote(bundle, model, asdict(facts), meeting) for actor in actors]
         return Crew(actors=actors, loaded=loaded, group=group)
 
     def _group(self, ray: Any, options: dict[str, Any]) -> Any:

@@ -52,6 +52,7 @@ class Driver:
     deaths: int = 0  # since the last finished section
     computed: int = 0
     began: float = 0.0
+    looked: float = 0.0  # when workers were last asked for their progress
 
     def latents(self) -> Tensor | None:
         """The whole video's, normalised, ``b c t h w``; None where it was cancelled. Raises FramePackError."""
@@ -62,7 +63,7 @@ class Driver:
             self.run.video.check()
         with self.run.cluster.connected() as ray:
             self.ray = ray
-            facts = self._checked()
+            self.facts = facts = self._checked()
             how = {"keys": self._keys(facts), "settings": settings_of(self.job, facts.outside_noise)}
             self.results = Results(job=self.job, folder=self.run.store, shared=self.run.shared, **how)
             self.graph = Graph.of(self.job.plan)
@@ -91,32 +92,29 @@ class Driver:
 
     def _checked(self) -> Facts:
         """Facts that all machines share. Raises FarmError before anything is computed."""
-        token, probe = uuid.uuid4().hex, None
+        token = uuid.uuid4().hex if self.run.shared else None
         self.run.store.mkdir(parents=True, exist_ok=True)
-        if self.run.shared:
-            probe = self.run.store / f"{token}.probe"
-            probe.write_text(token)
+        probe = self.run.store / f"{token}.probe"
         try:
-            found = self.run.cluster.facts(self.ray, self.model, str(probe) if probe else None)
+            if token:
+                probe.write_text(token)
+            found = self._machines(str(probe) if token else None)
         finally:
-            if probe:
-                probe.unlink()
-        if not found:
-            self._say("waiting", workers=self.run.cluster.workers, why="no machine with a GPU is in the cluster yet")
-            found = [self._first_machine()]
+            if token:
+                probe.unlink(missing_ok=True)
+        check(found, self.model, self.run.store, token)
         here = replace(found[0], machine="the driver", pack=pack_version())
-        check([here, *found], self.model, self.run.store, token if probe and found[0].store is not None else None)
-        if probe:
-            check(found, self.model, self.run.store, token)
+        check([here, *found], self.model)
         return found[0]
 
-    def _first_machine(self) -> Facts:
-        """Wait until an autoscaling cluster has a machine. Raises FarmError where the run is cancelled meanwhile."""
-        while not self.stop():
-            if found := self.run.cluster.facts(self.ray, self.model, None):
-                return found[0]
+    def _machines(self, probe: str | None) -> list[Facts]:
+        """What every machine says; waits for the first one of a cluster that grows by itself."""
+        while not (found := self.run.cluster.facts(self.ray, self.model, probe)):
+            if self.stop():
+                raise FarmError("Cancelled while it waited for a machine.")
+            self._say("waiting", workers=self.run.cluster.workers, why="for a machine with a GPU")
             time.sleep(WAITING)
-        raise FarmError("Cancelled while it waited for a machine.")
+        return found
 
     def _keys(self, facts: Facts) -> Keys:
         cluster, model = self.run.cluster, facts.model
@@ -156,7 +154,7 @@ class Driver:
 
     def _hire(self) -> None:
         shared = self.run.store if self.run.shared else None
-        self.crews.append(self.run.cluster.crew(self.ray, self.bundle, self.model, shared))
+        self.crews.append(self.run.cluster.crew(self.ray, self.bundle, self.model, self.facts, shared))
 
     def _hand_out(self) -> None:
         """Give sections to workers that are free."""
@@ -221,11 +219,16 @@ class Driver:
         self._hire()
 
     def _watch(self) -> None:
-        """Report steps, and workers that wait for a machine."""
+        """Report steps, and workers that wait for a machine; not more often than people look."""
+        if time.monotonic() - self.looked < POLL:
+            return
+        self.looked = time.monotonic()
         busy = [crew for crew in self.crews if crew.section is not None]
-        for crew in busy:
+        asked = [crew.actors[0].progress.remote(self.run.previews) for crew in busy]
+        told = self.ray.wait(asked, num_returns=len(asked), timeout=POLL)[0] if asked else []
+        for ref in told:
             with suppress(self.ray.exceptions.RayError):
-                at, preview = self.ray.get(crew.actors[0].progress.remote(self.run.previews), timeout=POLL)
+                at, preview = self.ray.get(ref)
                 if at is not None:
                     more = {} if preview is None else {"preview": preview}
                     self._say("step", section=at[0], step=at[1], steps=at[2], **more)

@@ -6,8 +6,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from socket import gethostbyname, gethostname, socket
 from typing import Any
 
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from ..job_file import JobFile
 from ..job_run import JobRun, Place
 from ..planning.outside import outside_of
 from ..store.section_store import SectionStore
+from .facts import Facts, check, facts_here
 
 ENDLESS = 2**62  # bytes of a store from which nothing is removed
 
@@ -55,14 +57,16 @@ class Worker:
 
     def address(self) -> tuple[str, int]:
         """A host name and a free port, where the crew meets."""
-        import socket
-
-        with socket.socket() as free:
+        with socket() as free:
             free.bind(("", 0))
-            return socket.gethostbyname(socket.gethostname()), free.getsockname()[1]
+            return gethostbyname(gethostname()), free.getsockname()[1]
 
-    def load(self, bundle: bytes, model: str, meeting: tuple[str, int] | None) -> int:
-        """Read the job, meet the crew's other processes, load the model. This process's id."""
+    def load(self, bundle: bytes, model: str, facts: dict[str, Any], meeting: tuple[str, int] | None) -> int:
+        """Read the job, meet the crew's other processes, load the model. This process's id.
+
+        Raises FarmError where this machine, which may have joined the cluster later, is not like the others.
+        """
+        check([Facts(**facts), Facts(**facts_here(gethostname(), asdict(self.place), model, None))], model)
         if self.world > 1 and meeting and not dist.is_initialized():
             backend = "nccl" if self.place.device.startswith("cuda") else "gloo"
             where = f"tcp://{meeting[0]}:{meeting[1]}"
