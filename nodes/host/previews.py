@@ -71,14 +71,11 @@ class Previews:
 
         `made` are its raw latents ``1 c 1 h w`` by frame, `start` the video's first. Empty where there are no colours.
         """
-        began = time.monotonic()
         if fmt.latent_rgb_factors is None:
             return {}
         pictures = list(small_pictures(made, fmt).values())
         first = list(small_pictures({} if start is None else {0: start}, fmt).values())
-        found = {"picture": on_page(pictures, "webp", **ANIMATION), "look": look_of(pictures, first)}
-        self.drawing += time.monotonic() - began
-        return found
+        return {"picture": on_page(pictures, "webp", **ANIMATION), "look": look_of(pictures, first)}
 
     def _shown(self, pictures: Mapping[int, Image.Image], began: float) -> dict[str, Any]:
         """The animation with more pictures, whose making `began` then. Empty where drawing takes too long."""
