@@ -71,6 +71,7 @@ def take_all(url: str) -> None:
         page.wait_for_function(
             "window.app?.graph && 'SectionSampler' in LiteGraph.registered_node_types", timeout=90_000
         )
+        page.evaluate("async () => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
         for help_page in sorted(DOCS.glob("*.md")):
             picture = take(page, help_page.stem)
             picture.save(help_page.with_suffix(".png"), optimize=True)
