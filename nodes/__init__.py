@@ -12,7 +12,7 @@ from .drift import FramePackDrift
 from .endpoints import FramePackEndpoint, FramePackKeyframe
 from .frames import FramePackFrames, FramePackVAECheck
 from .history import FramePackDiscretize, FramePackLearnCodebook, FramePackMethod, FramePackRepair
-from .images import FramePackResolution, FramePackVideoEncode
+from .images import FramePackResolution, FramePackStill, FramePackVideoEncode
 from .job import FramePackJob, FramePackSaveJob
 from .live import UpstreamError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
@@ -20,6 +20,7 @@ from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
 from .parallel import FramePackFarm, FramePackParallel
 from .planner import EndpointPlanner
+from .pyramid import FramePackPyramid
 from .sampler import SectionSampler
 from .sampling import FramePackSigmas, FramePackSolver
 from .search import findable
@@ -46,6 +47,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackVideo,
     FramePackSigmas,
     FramePackSolver,
+    FramePackPyramid,
     FramePackLoraLoader,
     FramePackStepCache,
     FramePackParallel,
@@ -54,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackKeyframe,
     FramePackResolution,
     FramePackVideoEncode,
+    FramePackStill,
     FramePackDrift,
     FramePackRepair,
     FramePackLearnCodebook,

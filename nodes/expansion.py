@@ -20,7 +20,7 @@ from ..framepack.packing.treatment import START_FRAME
 from ..framepack.planning.plan import Plan
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.prompts import Blend, Prompt
-from ..framepack.planning.request import START
+from ..framepack.planning.request import START, STILL
 from ..framepack.planning.takes import Takes
 from ..framepack.schedule.grammar import parse
 from . import host
@@ -41,8 +41,9 @@ def check(plan: Plan, links: dict[str, Any]) -> None:
     for slot in sorted(plan.slots):
         name = SLOT_INPUTS.get(slot, "anchors")
         if links.get(name) is None:
+            through = "FramePackStill" if slot == STILL else "VAEEncode"
             raise FramePackError(
-                f"{name} is not connected, and the plan uses {slot!r}. Connect its image through VAEEncode, or plan "
+                f"{name} is not connected, and the plan uses {slot!r}. Connect its image through {through}, or plan "
                 "without it in EndpointPlanner."
             )
     told = {s.prompt for s in plan.sections if s.prompt is not None}
@@ -89,6 +90,9 @@ class Expansion:
         if START in self.plan.slots:
             given = starts_of(dynprompt, self.links["start_latent"])
             self.links["start_latent"] = self.graph.node("FramePackStarts", "starts", **given).out(0)
+        if STILL in self.plan.slots:
+            stills = self.graph.node("FramePackStarts", "stills", latents=self.links["still_latent"])
+            self.links["still_latent"] = stills.out(0)
 
     @cached_property
     def sections(self) -> dict[int, Any]:

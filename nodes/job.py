@@ -13,7 +13,7 @@ from ..framepack.schedule.grammar import parse
 from . import host
 from .expansion import Expansion, check, input_of
 from .outside import check_channels, slot_latents
-from .section_inputs import FIRST, LAST, RAW_LINK, SectionInputs, outside_inputs
+from .section_inputs import FIRST, LAST, RAW_LINK, SectionInputs, outside_inputs, still_input
 from .types import CATEGORY, PlanType
 
 PREFIX = io.String.Input("filename_prefix", default="framepack/job", tooltip="Name of the file in the output folder.")
@@ -40,6 +40,7 @@ class FramePackSaveJob(io.ComfyNode):
                 *SectionInputs.inputs(*LAST),
                 PREFIX,
                 *SectionInputs.inputs("history", raw=True),
+                still_input(raw=True),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file.")],
             is_output_node=True,
@@ -76,6 +77,7 @@ class FramePackJob(io.ComfyNode):
                 io.String.Input("part", multiline=True, tooltip="The plan as one slice, JSON."),
                 *SectionInputs.inputs("model", "positive", *FIRST, *LAST),
                 *outside_inputs(),
+                still_input(),
                 PREFIX,
                 *SectionInputs.inputs("history"),
             ],

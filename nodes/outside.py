@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..framepack.errors import FramePackError, LatentSizeError
 from ..framepack.planning.plan_slice import PlanSlice
-from ..framepack.planning.request import VIDEO
+from ..framepack.planning.request import FIRST, VIDEO
 from . import host
 from .section_inputs import SLOT_INPUTS
 from .several import clip_of, images_of
@@ -87,6 +87,10 @@ def _slot(slot: str, part: PlanSlice, values: Mapping[str, Any]) -> Tensor:
         raise FramePackError(
             f"The plan uses the key frame {slot!r}; got key frames: {there}. Name it in FramePackKeyframe."
         )
+    if slot == FIRST and host.FIRST not in latent:  # nothing was left out before the first clip
+        latent = {"samples": clip_of(latent)[:, :, :1]}
+    elif slot == FIRST:
+        latent = {"samples": latent[host.FIRST]}
     samples = clip_of(latent) if slot == VIDEO else torch.cat(images_of(latent, name or slot))
     if len(samples) != 1:
         raise LatentSizeError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -209,8 +209,8 @@ def _order_inputs() -> list[io.Input]:
         io.Model.Input(
             "model",
             optional=True,
-            tooltip="Model to plan for. Needed only where its latents are not 8x8 pixels and 4 frames, as those of "
-            "HunyuanVideo and Wan 2.1 are.",
+            tooltip="Model to plan for. Needed for Helios, whose sections are clips of 33 frames, and where latents "
+            "are not 8x8 pixels and 4 frames, as those of HunyuanVideo and Wan 2.1 are.",
         ),
         io.Boolean.Input(
             "exact_length",
@@ -270,9 +270,9 @@ def _fields(
         "height": height,
         "width": width,
         "no_start": "section" if without_start == MAKE_IT else "zero",
-        "endpoints": tuple(_endpoint(point, fps, geometry) for point in points_of(endpoints)),
+        "endpoints": _endpoints(points_of(endpoints), fps, geometry, parsed.generate),
         "order": "halved" if halve_gaps else None,
-        "extend": None if video_latent is None else Extension(num_lat_frames=_length(video_latent), direction=extend),
+        "extend": None if video_latent is None else _extension(video_latent, extend, geometry),
         "geometry": geometry,
         **choice_of(fps, geometry, **others),
     }
@@ -296,6 +296,17 @@ def _size(latent: dict[str, Any], geometry: Geometry) -> tuple[int, int]:
     return width * geometry.spatial, height * geometry.spatial
 
 
-def _endpoint(point: dict[str, Any], fps: float, geometry: Geometry) -> Endpoint:
-    seconds, frame = point["seconds"], geometry.latent_frame(point["seconds"], fps)
-    return Endpoint(frame=frame, slot=point["keyframe"], prompt=point["prompt"], seconds=seconds)
+def _extension(latent: dict[str, Any], direction: Direction, geometry: Geometry) -> Extension:
+    clips = tuple(latent.get(host.CLIPS, ())) if geometry.sections_are_clips else ()
+    return Extension(num_lat_frames=_length(latent), direction=direction, clips=clips)
+
+
+def _endpoints(points: Iterable[dict[str, Any]], fps: float, geometry: Geometry, generate: int) -> tuple[Endpoint, ...]:
+    """Endpoints at their latent frames; between whole sections where sections are clips, each after those before it."""
+    found = []
+    for index, point in enumerate(sorted(points, key=lambda point: point["seconds"])):
+        seconds, frame = point["seconds"], geometry.latent_frame(point["seconds"], fps)
+        if geometry.sections_are_clips:
+            frame = geometry.seam(seconds, fps, generate) + index
+        found.append(Endpoint(frame=frame, slot=point["keyframe"], prompt=point["prompt"], seconds=seconds))
+    return tuple(found)

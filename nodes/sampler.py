@@ -11,7 +11,7 @@ from ..framepack.planning.plan import Plan
 from ..framepack.planning.takes import read_takes
 from . import host
 from .expansion import Expansion, check
-from .section_inputs import FIRST, LAST, RAW_LINK, SectionInputs, outside_inputs
+from .section_inputs import FIRST, LAST, RAW_LINK, SectionInputs, outside_inputs, still_input
 from .types import CATEGORY, PlanType
 
 BY_SECTION, IN_TURN = "by section", "in turn"
@@ -56,6 +56,7 @@ class SectionSampler(io.ComfyNode):
                     tooltip="Other seeds for single sections, one line each: 2: 17 makes section 2 with seed 17, and "
                     "then those that follow from it. The takes below write these lines. Empty: the seed above.",
                 ),
+                still_input(raw=True),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The whole video's latents, one video per start image.", is_output_list=True),

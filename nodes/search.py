@@ -11,7 +11,7 @@ from . import host
 from .page import shown
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "FramePackLoadModel": ("hunyuan", "hunyuanvideo", "wan", "f1", "checkpoint", "long video"),
+    "FramePackLoadModel": ("hunyuan", "hunyuanvideo", "wan", "helios", "f1", "checkpoint", "long video"),
     "LoadFramePackTextEncoder": ("clip", "built-in model"),
     "PackHistory": ("schedule", "packing", "context", "history", "long video"),
     "EndpointPlanner": ("long video", "plan", "prompt timeline", "length", "start image", "end image", "extend"),
@@ -21,10 +21,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackEndpoint": ("endpoint", "section prompt", "timed prompt", "prompt timeline"),
     "FramePackKeyframe": ("key frame", "keyframe", "guide image"),
     "FramePackResolution": ("resize", "bucket", "size"),
+    "FramePackStill": ("helios", "start image", "still"),
     "FramePackVideoEncode": ("extend", "continue video", "encode video"),
     "FramePackLoraLoader": ("lora", "hunyuan", "wan"),
     "FramePackSigmas": ("sigmas", "scheduler", "shift"),
-    "FramePackSolver": ("unipc", "euler", "sampler"),
+    "FramePackSolver": ("unipc", "euler", "sampler", "helios"),
+    "FramePackPyramid": ("helios", "pyramid", "distilled", "sampler", "few steps"),
     "FramePackStepCache": ("teacache", "cache", "speed"),
     "FramePackSaveJob": ("job", "save plan", "command line"),
     "FramePackRepair": ("drift", "colour shift", "color match", "history"),

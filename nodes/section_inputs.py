@@ -10,11 +10,18 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..framepack.packing.treatment import UNTREATED, Treatment
-from ..framepack.planning.request import END, START, VIDEO
+from ..framepack.planning.request import END, START, STILL, VIDEO
+from ..framepack.planning.request import FIRST as FIRST_FRAME
 from ..framepack.sampling.guidance import Guidance
 from .types import AnchorsType, HistoryType
 
-SLOT_INPUTS = {START: "start_latent", END: "end_latent", VIDEO: "video_latent"}  # all other slots are in `anchors`
+SLOT_INPUTS = {  # all other slots are in `anchors`
+    START: "start_latent",
+    STILL: "still_latent",
+    END: "end_latent",
+    VIDEO: "video_latent",
+    FIRST_FRAME: "video_latent",
+}
 RAW_LINK = {"lazy": True, "extra_dict": {"rawLink": True}}  # of an input that reaches the children as the link it is
 
 
@@ -127,3 +134,9 @@ def outside_inputs(raw: bool = False) -> list[io.Input]:
         io.Latent.Input("video_latent", tooltip="The video to extend, through FramePackVideoEncode.", **how),
         AnchorsType.Input("anchors", tooltip="Key frames from FramePackKeyframe, by name.", **how),
     ]
+
+
+def still_input(raw: bool = False) -> io.Input:
+    """One more, which came later and so stands last."""
+    how: dict[str, Any] = {"optional": True, **(RAW_LINK if raw else {})}
+    return io.Latent.Input("still_latent", tooltip="Helios: the start image through FramePackStill.", **how)

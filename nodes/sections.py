@@ -21,7 +21,7 @@ from ..framepack.sampling.sigmas import check_sigmas
 from . import host
 from .expansion import input_of
 from .outside import BEFORE, MADE, check_channels, finished, known_latents, normalised
-from .section_inputs import FIRST, LAST, SectionInputs, outside_inputs
+from .section_inputs import FIRST, LAST, SectionInputs, outside_inputs, still_input
 from .types import CATEGORY
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 def placed_inputs() -> list[io.Input]:
     """A slice of the plan, and the latents from outside that it may use."""
-    return [io.String.Input("part", multiline=True, tooltip="A slice of the plan, JSON."), *outside_inputs()]
+    part = io.String.Input("part", multiline=True, tooltip="A slice of the plan, JSON.")
+    return [part, *outside_inputs(), still_input()]
 
 
 class FramePackSections(io.ComfyNode):

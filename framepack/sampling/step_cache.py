@@ -67,14 +67,19 @@ class StepCache:
         if not 0 <= self.threshold <= 100:
             raise FramePackError(f"The threshold must be 0 to 100 percent; got {self.threshold:g}. Try 0.3.")
 
-    def run(self, keys: Sequence[Hashable], sigma: float, compute: Callable[[], Tensor]) -> Tensor:
-        """Denoised latents ``(p b) c t h w`` of the passes that `keys` name, computed or guessed."""
+    def run(
+        self, keys: Sequence[Hashable], sigma: float, compute: Callable[[], Tensor], size: Sequence[int] | None = None
+    ) -> Tensor:
+        """Denoised latents ``(p b) c t h w`` of the passes that `keys` name, computed or guessed.
+
+        `size` is ``c t h w`` now; where a pyramid has enlarged the latents, nothing is guessed.
+        """
         if not self.threshold:
             self.computed += len(keys)
             return compute()
         if sigma != self._now:
             self._decide(sigma)
-        if self._skips and all(key in self._passes and self._passes[key].sigma == self._last for key in keys):
+        if self._skips and all(self._knows(key, size) for key in keys):
             self.skipped += len(keys)
             return torch.cat([self._passes[key].at(sigma) for key in keys])
         out = compute()
@@ -83,6 +88,11 @@ class StepCache:
             before = self._passes.get(key)
             self._passes[key] = before.then(sigma, x0) if before else _Computed(sigma, x0)
         return out
+
+    def _knows(self, key: Hashable, size: Sequence[int] | None) -> bool:
+        """Was the pass computed at the last level, and at this size?"""
+        found = self._passes.get(key)
+        return found is not None and found.sigma == self._last and size in (None, tuple(found.x0.shape[1:]))
 
     def _decide(self, sigma: float) -> None:
         """Is the step at this level skipped, in every pass?"""

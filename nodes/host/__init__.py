@@ -45,13 +45,14 @@ from .treatments import (
     new_codebook,
     untrained,
 )
-from .vaes import CLIPS, KEPT, check_vae, geometry_of, needed_vae
+from .vaes import CLIPS, FIRST, KEPT, check_vae, geometry_of, needed_vae
 from .versions import hidden, node_ids, searched
 from .video import StreamedVideo
 
 __all__ = [
     "AUTO",
     "CLIPS",
+    "FIRST",
     "KEPT",
     "DTYPES",
     "FarmProgress",

@@ -51,4 +51,4 @@ def _apply(
     cache: StepCache | None = options.get(KEY)
     if cache is None:  # called outside a run
         return compute()
-    return cache.run(options.get("uuids") or options["cond_or_uncond"], float(sigma[0]), compute)
+    return cache.run(options.get("uuids") or options["cond_or_uncond"], float(sigma[0]), compute, tuple(x.shape[1:]))

@@ -16,6 +16,7 @@ NEEDED = {"HunyuanVideo": "HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensor
 RELEASED_WAN_WIDTH = 96  # of the decoder's last layers; the built-in VAE is a narrow one
 
 CLIPS = "framepack_clips"  # where a LATENT holds the lengths of the clips that decode on their own, if there are any
+FIRST = "framepack_first"  # where a video's LATENT holds the latent of its first frame, encoded on its own
 KEPT = "framepack_kept"  # and the decoded frames that make up the video, if its length is exact
 
 

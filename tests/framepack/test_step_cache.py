@@ -117,3 +117,20 @@ def test_solvers_run_through_it(solver, twice: bool):
 def test_a_threshold_that_cannot_be_is_refused(threshold: float):
     with pytest.raises(FramePackError, match="threshold"):
         StepCache(threshold, LEVELS)
+
+
+def test_a_pyramids_enlarged_latents_are_not_guessed_from_smaller_ones():
+    cache = StepCache(100.0, LEVELS)
+    for i, sigma in enumerate(LEVELS[:-1]):
+        side = 4 if i < 8 else 8
+        asked = []
+
+        def compute(sigma: float = sigma, side: int = side, asked: list = asked) -> torch.Tensor:
+            asked.append(side)
+            return curve(sigma)[..., :side, :side]
+
+        x0 = cache.run(("positive",), sigma, compute, (16, 9, side, side))
+        assert x0.shape[-1] == side
+        if i in (8, 9):
+            assert asked  # no curve of this size yet
+    assert cache.skipped > 0
