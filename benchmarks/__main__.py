@@ -18,6 +18,7 @@ SUITE: dict[str, tuple[str, ...]] = {  # with fewer rounds than each takes by it
     "packing": ("--rounds", "2"),
     "choice": ("--rounds", "2"),
     "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, bf16"),
+    "helios": ("--rounds", "2"),
     "constants": ("--rounds", "2"),
     "resident": (),
     "loading": (),

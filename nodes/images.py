@@ -176,7 +176,7 @@ def _sound(given: dict[str, Any], first: int, num: int) -> dict[str, Any]:
 def _clips(images: Tensor, vae: Any, extend: str, length: int) -> tuple[dict[str, Any], int]:
     """A LATENT of a video in clips of so many frames, with its first frame's, and where the clips begin.
 
-    Raises LatentSizeError for less than one. What fills no clip is left out, at the beginning where it is extended forwards.
+    Raises LatentSizeError for less than one. What fills no clip is left out, forwards at the beginning.
     """
     num = len(images) // length
     if not num:

@@ -76,22 +76,23 @@ class EndpointPlanner(io.ComfyNode):
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         """Plan and draw."""
         plan = plan_of(host.poll, **inputs)
-        if warning := _warning(plan):
+        if warning := _warning(plan, inputs.get("model")):
             log.warning("%s", warning)
         drawn = _drawing(plan, inputs, host.poll)
         text = f"{drawn.text}, {plan.width}x{plan.height} pixels"
         return io.NodeOutput(plan.to_json(), ui=preview(drawn.picture, text))
 
 
-def _warning(plan: Plan) -> str | None:
-    return order_of(parse(plan.schedule)).beyond_training(plan.highest)
+def _warning(plan: Plan, model: Any = None) -> str | None:
+    own = None if model is None else host.schedule_warning(model, plan.sections)
+    return own or order_of(parse(plan.schedule)).beyond_training(plan.highest)
 
 
 def _drawing(plan: Plan, inputs: dict[str, Any], poll: Callable[[], None], found: Sequence[Fate] = ()) -> Drawing:
     text = f"{len(plan.sections)} sections, {stated_length(plan, inputs)}"
     if plan.importance != ByTime.name:
         text += f", history by {plan.importance}"
-    said = filter(None, (text, summary(found) if found else "", _warning(plan)))
+    said = filter(None, (text, summary(found) if found else "", _warning(plan, inputs.get("model"))))
     return Drawing(draw_plan(plan, inputs["fps"], poll, found), ". ".join(said))
 
 

@@ -63,6 +63,7 @@ class FramePackSections(io.ComfyNode):
         sliced, inputs = PlanSlice.from_json(part), SectionInputs.of(values)
         _check(inputs.model, sliced)
         host.check_treatment(inputs.model, inputs.treatment, discrete=sliced.discrete)
+        host.check_solver(inputs.model, inputs.sampler, sliced)
         fmt, sampler = host.latent_format(inputs.model), _sampler(inputs, sliced, values)
         known = known_latents(sliced, values)
         check_channels(known.values(), fmt)
@@ -169,20 +170,8 @@ def _check(model: Any, part: PlanSlice) -> None:
             f"The plan must have the model's pixels per latent, patch and channels, {own}; got {planned}. Connect the "
             "model to EndpointPlanner too."
         )
-    _warn_of_order(model, part.sections)
+    host.warn_of_schedule(model, part)
     _warn_of_positions(model, part.sections)
-
-
-def _warn_of_order(model: Any, sections: Iterable[Section]) -> None:
-    """Warn where the plan's order is not the one that the weights were trained for. The pack's own know all."""
-    if model.model.diffusion_model.spec.image_dim is None:
-        return
-    ahead = any(c.positions[0] > s.positions[-1] for s in sections for c in s.context)
-    asked, trained = "inverted" if ahead else "forward", host.order_trained(model)
-    if asked != trained:
-        log.warning(
-            "The plan is %s, but the model was trained for %s order. Expect drift or a poor video.", asked, trained
-        )
 
 
 def _warn_of_positions(model: Any, sections: Iterable[Section]) -> None:

@@ -32,6 +32,7 @@ GROUPS = (
         heights={
             "FramePackLoadModel": 186,
             "DualCLIPLoader": 186,
+            "CLIPLoader": 160,
             "LoadFramePackTextEncoder": 90,
             "VAELoader": 84,
             "CLIPVisionLoader": 84,
@@ -51,7 +52,8 @@ GROUPS = (
             "CLIPVisionEncode": 108,
             "CLIPTextEncode": 176,
             "EmptyImage": 186,
-            "FramePackVideoEncode": 110,
+            "FramePackVideoEncode": 180,
+            "FramePackStill": 130,
             "ImageFromBatch": 130,
             "FramePackKeyframe": 130,
         },
@@ -62,7 +64,12 @@ GROUPS = (
         columns=2,
         heights={"PackHistory": 440, "FramePackEndpoint": 200, "EndpointPlanner": 880},
     ),
-    Group(title="4 Sample", color="#8a5b8a", columns=1, heights={"FramePackSolver": 90, "SectionSampler": 700}),
+    Group(
+        title="4 Sample",
+        color="#8a5b8a",
+        columns=1,
+        heights={"FramePackSolver": 90, "FramePackPyramid": 290, "SectionSampler": 730},
+    ),
     Group(
         title="5 Save",
         color="#a55a4a",

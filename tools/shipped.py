@@ -16,6 +16,7 @@ from framepack.shapes.evaluate import GUIDANCE
 from .blueprint import OUTSIDE, blueprint
 from .host import CACHE, REPO, running
 from .model_files import CLIP_L, F1, FILES, GGUF, I2V, LLAMA, VAE, VISION, models_of
+from .shipped_helios import HELIOS
 from .workflows import Graph, Info, Node
 
 log = logging.getLogger(__name__)
@@ -306,6 +307,7 @@ WORKFLOWS = (
         key_frames,
     ),
     *(single_frame, extend_forwards, extend_backwards, image_to_video_small_card),
+    *HELIOS,
 )
 
 

@@ -85,7 +85,7 @@ def _spec(checkpoint: Checkpoint, backbone: Backbone, shapes: Mapping[str, tuple
     try:
         return backbone.spec.from_shapes(shapes, checkpoint.metadata)
     except CheckpointError as fault:
-        raise CheckpointError(f"{checkpoint.name}: {fault}") from None
+        raise CheckpointError(f"{checkpoint.name} has the names of {backbone.name}. {fault}") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
         raise CheckpointError(
             f"{checkpoint.name}: its shapes or its metadata are no {backbone.name} model's ({fault!r}). Get the file "

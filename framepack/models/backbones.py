@@ -31,6 +31,8 @@ class Backbone:
     small, except modulations, whose error all tokens of a block share. `positions` are the latent frame indices that
     its released weights were trained on, by the order that the weights are for. `packing` names the packing layers.
     `outside_noise` are the least and the most noise that its training put on latents from outside, if it did.
+    `schedule` is the only one that its released weights know, if there is one, and `solvers` the solver of each of
+    their variants, by a word of the file's name.
     """
 
     key: str
@@ -45,10 +47,17 @@ class Backbone:
     positions: Mapping[str, range] = field(default_factory=dict)
     packing: Mapping[Kernel, str] = field(default_factory=lambda: PACKING)
     outside_noise: tuple[float, float] | None = None
+    schedule: str | None = None
+    solvers: Mapping[str, str] = field(default_factory=dict)
 
     def is_packed(self, keys: Iterable[str]) -> bool:
         """Are there packing layers among a checkpoint's keys?"""
         return not {f"{name}.weight" for name in self.packing.values()}.isdisjoint(keys)
+
+    def solver_of(self, name: str) -> str | None:
+        """The solver of a released variant by its file's or folder's name; None where the name does not tell."""
+        found = {solver for word, solver in self.solvers.items() if re.search(rf"(?i)(?<![a-z]){word}(?![a-z])", name)}
+        return found.pop() if len(found) == 1 else None
 
     def trained_positions(self, spec: Any, order: str) -> range | None:
         """The latent frame indices that a model was trained on: its file's own statement, else the release's by order.

@@ -15,7 +15,7 @@ from .images import encoded_images, resize
 from .interrupt import poll
 from .jobs import affine, condition, model_path, output_path, solver_name
 from .keeping import check_locks, section_store
-from .loading import DTYPES, describe, load_model, order_trained
+from .loading import DTYPES, describe, load_model
 from .lora import apply_lora
 from .memory import begin_plan
 from .pictures import on_page, temporary_path
@@ -36,6 +36,7 @@ from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
 from .titles import title_of
+from .trained import check_solver, schedule_warning, warn_of_schedule
 from .treatments import (
     check_codebook,
     check_treatment,
@@ -52,6 +53,9 @@ from .video import StreamedVideo
 __all__ = [
     "AUTO",
     "CLIPS",
+    "check_solver",
+    "schedule_warning",
+    "warn_of_schedule",
     "FIRST",
     "KEPT",
     "DTYPES",
@@ -105,7 +109,6 @@ __all__ = [
     "load_model",
     "load_text_encoder",
     "on_page",
-    "order_trained",
     "poll",
     "register_assets",
     "remember_sections",

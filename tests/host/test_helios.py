@@ -17,13 +17,13 @@ from framepack.sampling.denoiser import DitDenoiser
 from framepack.sampling.staged import solver_named
 from framepack.units import Kernel
 from tests.host.conftest import Graph, newest_latents
+from tools.client import QueueError
 from tools.host import Host
 
 SCHEDULE = "f1k1_x_f16k4f2k2f1k1_g9"
 SIZE = {"width": 64, "height": 64}
 NAMES = {variant: f"Helios-{variant.capitalize()}_tiny.safetensors" for variant in ("base", "mid", "distilled")}
 CFG = {"base": 5.0, "mid": 5.0, "distilled": 1.0}
-CLIP = 33  # frames of a section
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,9 +53,9 @@ class Helios:
         self.vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
         self.prompts = [g.add("CLIPTextEncode", clip=clip, text=text) for text in ("a red star moves up", "blurred")]
         schedule = g.add("PackHistory", schedule=changes.pop("schedule", SCHEDULE), **SIZE)
-        given, planned = self.outside(task, changes.pop("frames", 0))
-        plan = {"schedule": schedule, "seconds": seconds, "fps": 24.0, "start_image": task == "image"} | SIZE
-        self.plan = g.add("EndpointPlanner", model=self.model, **plan, **planned, **changes.pop("plan", {}))
+        given, planned = self.outside(task, changes.pop("shortened", 0))
+        plan = {"schedule": schedule, "seconds": seconds, "fps": 24.0, "start_image": task == "image"} | SIZE | planned
+        self.plan = g.add("EndpointPlanner", model=self.model, **(plan | changes.pop("plan", {})))
         self.inputs = {
             "model": self.model,
             "plan": self.plan,
@@ -76,7 +76,7 @@ class Helios:
         given = {"variant": variant, "steps": steps, "double_first": True, "num_lat_frames": 9}
         return self.graph.add("FramePackPyramid", **given, **SIZE)
 
-    def outside(self, task: str, frames: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def outside(self, task: str, shortened: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """What SectionSampler and EndpointPlanner get of an image or a video."""
         g = self.graph
         if task == "text":
@@ -85,8 +85,8 @@ class Helios:
         if task == "video":
             loaded = g.add("LoadVideo", file="framepack_red_star.mp4")  # 37 frames
             image = g.add("GetVideoComponents", video=loaded)
-        if frames:
-            image = g.add("RepeatImageBatch", image=image, amount=frames)
+        if shortened:
+            image = g.add("ImageFromBatch", image=image, batch_index=0, length=shortened)
         fitted = g.add("ImageScale", image=image, upscale_method="area", crop="center", **SIZE)
         if task == "image":
             start = g.add("VAEEncode", pixels=fitted, vae=self.vae)
@@ -123,3 +123,61 @@ def test_latents_equal_the_engines(host: Host, variant: str, task: str):
     assert hosted.shape[2] == 18 + 9 * (task == "video")
     assert float((hosted - alone).norm() / alone.norm()) < 1e-3
     assert float(hosted.std()) > 0.1
+
+
+def log_of(host: Host, made: Helios, name: str) -> str:
+    """What the host logs while it samples."""
+    before = len(host.log_text())
+    assert torch.isfinite(made.latents(host, name)).all()
+    return host.log_text()[before:]
+
+
+BAD = {
+    "a pyramid for Base": (
+        lambda: Helios("base", sampler=None, seed=31),
+        "for Helios Mid and Distilled; got Helios-Base_tiny.*FramePack Solver helios",
+    ),
+    "a size that stages cannot halve": (
+        lambda: Helios("distilled", plan={"width": 80}),
+        "multiples of 64; got 80x64. Try 64x64",
+    ),
+    "a start image without its still": (
+        lambda: Helios("distilled", "image", still_latent=None),
+        "still_latent is not connected.*FramePackStill",
+    ),
+    "a video of less than a clip": (
+        lambda: Helios("distilled", "video", shortened=20),
+        "33 frames or more for this model, one clip; got 20",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_named_with_its_remedy(alive: Host, case: str):
+    make, words = BAD[case]
+    made = make()
+    inputs = made.graph.workflow[made.sampled[0]]["inputs"]
+    if case == "a pyramid for Base":
+        inputs["sampler"] = made.sampler("distilled")
+    for name in [name for name, value in inputs.items() if value is None]:
+        del inputs[name]
+    with pytest.raises(QueueError, match=words):
+        made.latents(alive, "bad")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schedule": "f1k1_x_f16k4f2k2f1k1_g5"}, "trained on sections of 9 latent frames; got 5"),
+        ({"schedule": "tc_f64k8f16k4f4k2f1k1_g9"}, "trained on the schedule f1k1_x_f16k4f2k2f1k1_g9 alone"),
+        ({"sampler": "base"}, "released with the solver pyramid distilled; got helios"),
+    ],
+    ids=["section length", "schedule", "solver"],
+)
+def test_what_the_weights_do_not_know_runs_with_a_warning(alive: Host, changes: dict, words: str):
+    changes = dict(changes)
+    solver = changes.pop("sampler", None)
+    made = Helios("distilled", seed=41 + len(words), seconds=1.4, **changes)
+    if solver:
+        made.graph.workflow[made.sampled[0]]["inputs"]["sampler"] = made.sampler(solver)
+    assert words in log_of(alive, made, f"unknown_{len(words)}")

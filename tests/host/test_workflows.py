@@ -19,17 +19,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from framepack.checkpoints.convert import convert
+from framepack.models.helios import HeliosDiT, HeliosSpec
 from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.shapes import builtin
+from framepack.units import Kernel
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
 from tools.shipped import F1, GGUF, I2V, VAE, page_name
+from tools.shipped_helios import FOLDERS
+from tools.shipped_helios import VAE as HELIOS_VAE
 
 NAMES = sorted(path.stem for path in (REPO / "workflows" / "api").glob("*.json"))
 RELEASED = [name for name in NAMES if not name.endswith("_small")]
 SECONDS = {"single_frame": 0.1, "key_frames": 3.6}
 CLIP = 37  # frames of the video that is extended
-FRAMES = {"text_to_video": 69, "key_frames": 109, "extend_forwards": CLIP + 36, "extend_backwards": CLIP + 36}
+HELIOS_FRAMES = 66  # two clips: two sections, or the video and one
+FRAMES = {name: HELIOS_FRAMES for name in NAMES if name.startswith("helios")}
+FRAMES |= {"text_to_video": 69, "key_frames": 109, "extend_forwards": CLIP + 36, "extend_backwards": CLIP + 36}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +52,29 @@ def files(host: Host) -> Iterator[None]:
         save_file(weights, path)
     convert(placed[0], models / "diffusion_models" / GGUF, "Q4_0")
     shutil.copyfile(REPO / "framepack" / "shapes" / "assets" / "vae" / "framepack_shapes_vae.safetensors", placed[2])
+    folders = place_helios(models)
     yield
-    for path in (*placed, models / "diffusion_models" / GGUF):
+    for path in (*placed, models / "diffusion_models" / GGUF, models / "vae" / HELIOS_VAE):
         path.unlink()
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def place_helios(models: Path) -> list[Path]:
+    """Small random weights of Helios in shards, as released, in the folders that the workflows name; and its VAE."""
+    kernels = tuple(Kernel.short(k) for k in (1, 2, 4))
+    spec = HeliosSpec(heads=1, ffn_dim=64, blocks=2, text_dim=128, kernels=kernels)
+    weights = {k: 0.05 * torch.randn_like(v) for k, v in HeliosDiT(spec).state_dict().items()}
+    names = [f"diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = {key: names[i % 2] for i, key in enumerate(weights)}
+    folders = [models / "diffusion_models" / folder for folder in FOLDERS.values()]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in names:
+            save_file({key: weights[key] for key in weights if index[key] == name}, folder / name)
+        (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    shutil.copyfile(models / "vae" / VAE, models / "vae" / HELIOS_VAE)
+    return folders
 
 
 def cut(workflow: Workflow, name: str) -> Workflow:
@@ -65,12 +91,14 @@ def cut(workflow: Workflow, name: str) -> Workflow:
     for node in copy.values():
         inputs = node["inputs"]
         match node["class_type"]:
-            case "DualCLIPLoader":
+            case "DualCLIPLoader" | "CLIPLoader":
                 node["class_type"] = "LoadFramePackTextEncoder"
                 node["inputs"] = {"text_encoder_name": "framepack_shapes_text.safetensors"}
             case "CLIPVisionEncode":
                 node["class_type"] = "StandInVision"
                 node["inputs"] = {"image": inputs["image"], "width": 24}
+            case "EndpointPlanner" | "ImageScale" | "PackHistory" | "FramePackPyramid" if inputs["height"] == 384:
+                inputs |= {"width": 64, "height": 64}
             case "EndpointPlanner" if inputs["width"] == 832:
                 inputs |= {"width": 96, "height": 48}
     return {n: node for n, node in copy.items() if node["class_type"] != "CLIPVisionLoader"}

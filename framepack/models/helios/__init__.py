@@ -21,4 +21,6 @@ BACKBONE = Backbone(
     in_fp8=re.compile(r"blocks\.\d+\.(attn\d\.to_\w+(\.0)?|ffn\.net\..+)\.weight"),
     packing=PACKING,
     outside_noise=(0.111, 0.135),
+    schedule="f1k1_x_f16k4f2k2f1k1_g9",
+    solvers={"base": "helios", "mid": "pyramid mid", "distilled": "pyramid distilled"},
 )

@@ -1,0 +1,124 @@
+"""Workflows for Helios, Base and Distilled; `tools.shipped` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .workflows import Graph, Node
+
+SCHEDULE = "f1k1_x_f16k4f2k2f1k1_g9"
+VAE, TEXT = "wan_2.1_vae.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+REPACKAGED = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+FILES = {VAE: (f"{REPACKAGED}/vae/{VAE}", "vae"), TEXT: (f"{REPACKAGED}/text_encoders/{TEXT}", "text_encoders")}
+SIZE = {"width": 640, "height": 384}
+FPS, SECONDS = 24.0, 5.5  # four sections of 33 frames
+BASE, DISTILLED = "base", "distilled"
+FOLDERS = {BASE: "Helios-Base/", DISTILLED: "Helios-Distilled/"}  # in models/diffusion_models
+PROMPT = "A small boat with a red sail glides over a calm bay at sunset while gulls circle above it, cinematic light."
+NEGATIVE = "overexposed, static, blurred, subtitles, low quality, deformed hands, extra fingers, a frozen picture"
+ABOUT = {  # of the variants
+    BASE: "Helios Base takes 50 steps a section with cfg 5, for the best quality.",
+    DISTILLED: "Helios Distilled takes 6 steps a section without cfg: three stages from small to large, 2 steps each.",
+}
+NEEDS = (
+    "\n\n**Models**: download the folder `transformer` of BestWishYsh/{name} from Hugging Face (14B, Apache-2.0, about "
+    "28 GB) as the folder **models/diffusion_models/{name}**, its index among its files. ComfyUI offers to download "
+    "the text encoder and the VAE, those of Wan 2.1 (about 7 GB). On smaller cards set weight_dtype to "
+    "fp8_e4m3fn_scaled."
+    "\n\n**Size, time, memory**: 640 x 384 pixels, 5.5 s at 24 frames per second = 4 sections. Every section costs the "
+    "same, however long the video is. No card was measured by us yet."
+    "\n\n**Reuse**: the order is forward, so a longer video keeps its sections, and a new prompt makes those from "
+    "there on."
+)
+
+
+class Helios:
+    """The parts that all workflows of a variant share."""
+
+    def __init__(self, task: str, variant: str, title: str, about: str):
+        folder = FOLDERS[variant]
+        note = f"## {title}, Helios {variant.capitalize()}\n\n{about} {ABOUT[variant]}" + NEEDS.format(name=folder[:-1])
+        self.g = g = Graph(f"helios_{task}_{variant}", note)
+        self.variant = variant
+        self.model = g.add("FramePackLoadModel", model_name=folder)
+        self.clip = self.load("CLIPLoader", TEXT, clip_name=TEXT, type="wan", device="default")
+        self.vae = self.load("VAELoader", VAE, vae_name=VAE)
+        self.positive = g.ask(g.add("CLIPTextEncode", title="Prompt", clip=self.clip, text=PROMPT), "text")
+        self.schedule = g.add("PackHistory", schedule=SCHEDULE, **SIZE)
+
+    def load(self, kind: str, name: str, **values: Any) -> Node:
+        """A loader, with where the page downloads its file from."""
+        return self.g.add(kind, models=[{"name": name, "url": FILES[name][0], "directory": FILES[name][1]}], **values)
+
+    def fitted(self, images: Node) -> Node:
+        """Images in the plan's size."""
+        given = {"upscale_method": "lanczos", "crop": "center", **SIZE}
+        return self.g.add("ImageScale", title="To 640 x 384", image=images, **given)
+
+    def finish(self, start_image: bool = False, planned: dict[str, Any] | None = None, **outside: Any) -> Graph:
+        """Plan, sample, decode each section as it is finished, and save."""
+        g = self.g
+        given = {"seconds": SECONDS, "fps": FPS, "start_image": start_image, "without_start": "zero latent"}
+        wanted = given | SIZE | (planned or {})
+        plan = g.ask(g.add("EndpointPlanner", schedule=self.schedule, model=self.model, **wanted), "seconds")
+        samples = g.add(
+            "SectionSampler",
+            model=self.model,
+            plan=plan,
+            positive=self.positive,
+            vae=self.vae,
+            **({"seed": 1, "guidance": 1.0, "noise": "in turn"} | self.sampling() | outside),
+        )
+        video = g.add("CreateVideo", images=samples[1], fps=FPS)
+        g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="auto")
+        return g
+
+    def sampling(self) -> dict[str, Any]:
+        """Steps, guidance and sampler as released."""
+        if self.variant == BASE:
+            negative = self.g.add("CLIPTextEncode", title="Negative prompt", clip=self.clip, text=NEGATIVE)
+            solver = self.g.add("FramePackSolver", solver="helios")
+            return {"steps": 50, "cfg": 5.0, "negative": negative, "sampler": solver}
+        given = {"variant": "distilled", "steps": "2, 2, 2", "double_first": True, "num_lat_frames": 9}
+        return {"steps": 6, "cfg": 1.0, "sampler": self.g.add("FramePackPyramid", **given, **SIZE)}
+
+
+def text_to_video(variant: str) -> Graph:
+    """A prompt alone."""
+    about = "The video is made from the prompt, in sections of 33 frames at 24 a second."
+    return Helios("text_to_video", variant, "Text to video", about).finish()
+
+
+def image_to_video(variant: str) -> Graph:
+    """A start image, and a still of it."""
+    about = (
+        "The video goes on from the image, which every section sees; it is context and not a frame of the video. A "
+        "still clip of it stands before the first section."
+    )
+    h = Helios("image_to_video", variant, "Image to video", about)
+    loaded = h.g.add("LoadImage", title="Start image", image="framepack_red_star.png")
+    image = h.fitted(h.g.ask(loaded, "image"))
+    start = h.g.add("VAEEncode", title="Start image", pixels=image, vae=h.vae)
+    still = h.g.add("FramePackStill", image=image, vae=h.vae, section_length=9)
+    return h.finish(start_image=True, start_latent=start, still_latent=still)
+
+
+def extend(variant: str) -> Graph:
+    """A video that goes on."""
+    about = (
+        "The video goes on where it ends. It is encoded in clips of 33 frames from its end backwards; frames that fill "
+        "no clip are left out at its beginning."
+    )
+    h = Helios("extend", variant, "Extend a video", about)
+    images = h.g.add("GetVideoComponents", video=h.g.add("LoadVideo", file="framepack_red_star.mp4"))
+    given = {"extend": "forwards", "model": h.model, "section_length": 9}
+    latent = h.g.add("FramePackVideoEncode", images=h.fitted(images), vae=h.vae, **given)
+    return h.finish(planned={"extend": "forwards", "video_latent": latent}, video_latent=latent)
+
+
+def _made(task: Callable[[str], Graph], variant: str) -> Callable[[], Graph]:
+    return lambda: task(variant)
+
+
+HELIOS = tuple(_made(task, v) for task in (text_to_video, image_to_video, extend) for v in (BASE, DISTILLED))
