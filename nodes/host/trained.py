@@ -65,7 +65,9 @@ def schedule_warning(model: comfy.model_patcher.ModelPatcher, sections: Iterable
     trained, seen = parse(backbone.schedule), [section for section in sections if section.context]
     groups = [(group.kernel, group.num_lat_frames) for group in (*trained.far_past, *trained.past)]
     if any([(context.kernel, len(context.frames)) for context in section.context] != groups for section in seen):
-        return f"{backbone.name} was trained on the schedule {backbone.schedule} alone. Expect a poor video from another."
+        return (
+            f"{backbone.name} was trained on the schedule {backbone.schedule} alone. Expect a poor video from another."
+        )
     if others := {section.num_lat_frames for section in seen} - {trained.generate}:
         return (
             f"{backbone.name} was trained on sections of {trained.generate} latent frames; got {min(others)}. Expect "
