@@ -106,7 +106,7 @@ def main() -> None:
         "|---|---|",
     ]
     lines += measure(args.steps, args.rounds)
-    (RESULTS / "farm.md").write_text("# The farm\n\n" + "\n".join(lines) + "\n")
+    (RESULTS / "farm.md").write_text("# The farm\n\n" + "\n".join(lines) + "\n", "utf-8")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

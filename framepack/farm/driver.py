@@ -97,7 +97,7 @@ class Driver:
         probe = self.run.store / f"{token}.probe"
         try:
             if token:
-                probe.write_text(token)
+                probe.write_text(token, "utf-8")
             found = self._machines(str(probe) if token else None)
         finally:
             if token:

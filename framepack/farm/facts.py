@@ -58,7 +58,7 @@ def facts_here(machine: str, place: dict[str, Any], model: str, probe: str | Non
             known |= {"model": model_identity(model), "outside_noise": backbone_of_file(model).outside_noise}
     except (FramePackError, PackageNotFoundError, RuntimeError, AssertionError, OSError) as fault:
         return asdict(Facts(**known, fault=str(fault)[:300]))
-    read = Path(probe).read_text() if probe and Path(probe).is_file() else None
+    read = Path(probe).read_text("utf-8") if probe and Path(probe).is_file() else None
     return asdict(Facts(**known, store=read))
 
 
