@@ -85,6 +85,7 @@ GROUPS = (
     ),
 )
 NOTE = "MarkdownNote"
+SPARE = 80  # pixels above the note, into which older front ends let a node grow
 LAST_FRAME = "ImageFromBatch"  # of two groups: where a still is saved, it stands before SaveImage
 
 
@@ -158,7 +159,7 @@ def note(number: int, text: str, places: Mapping[int, Box], kinds: Mapping[int, 
     return {
         "id": number,
         "type": NOTE,
-        "pos": [left, bottom + TITLE + GAP],
+        "pos": [left, bottom + TITLE + GAP + SPARE],
         "size": [width, max(end - bottom - TITLE - GAP, 320)],
         "flags": {},
         "order": number - 1,
