@@ -174,7 +174,11 @@ def judge(fault: QueueError, workflow: Workflow) -> None:
         return
     for node in (said.get("node_errors") or {}).values():
         for error in node["errors"]:
-            trace = str(error.get("extra_info", {}).get("traceback", ""))
+            info = error.get("extra_info", {})
+            if str(info.get("exception_type", "")).rpartition(".")[2] in names_of(FramePackError):
+                check_message(info["exception_message"])  # raised by a node's validation, with its own words
+                continue
+            trace = str(info.get("traceback", ""))
             if error["type"] not in FINE or "framepack" in trace:
                 raise HostFaultError(f"{node['class_type']}: {json.dumps(error)[:1500]}") from fault
 
