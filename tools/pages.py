@@ -52,7 +52,7 @@ GROUPS = (
             "CLIPVisionEncode": 108,
             "CLIPTextEncode": 176,
             "EmptyImage": 186,
-            "FramePackVideoEncode": 180,
+            "FramePackVideoEncode": 250,
             "FramePackStill": 130,
             "ImageFromBatch": 130,
             "FramePackKeyframe": 130,
