@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -158,13 +160,22 @@ def test_halving_makes_the_middle_of_a_gap_first_and_then_each_half_on_its_own()
         assert section.known <= set(half)
 
 
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and the least of three times: others use the processor too."""
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        found = run()
+        times.append(time.process_time() - began)
+    return found, min(times)
+
+
 @pytest.mark.timed
 @pytest.mark.parametrize("name", ["td_f16k4f2k2f1k1_g9", I2V, "td_f16k4f2k2f1k1_g9_x_f1k1"])
 def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
-    began = time.process_time()
-    plan = make_plan(parse(name), num_lat_frames=9001)
-    text = plan.to_json()
-    assert time.process_time() - began < 1
+    plan, took = timed(lambda: make_plan(parse(name), num_lat_frames=9001))
+    text, wrote = timed(plan.to_json)
+    assert took + wrote < 1
     assert len(plan.sections) >= 999
     assert Plan.from_json(text) == plan
 
@@ -172,7 +183,6 @@ def test_a_thousand_sections_are_planned_in_less_than_a_second(name: str):
 @pytest.mark.timed
 @pytest.mark.parametrize("tail", ["ta", "tc"])
 def test_so_are_those_that_see_a_tail_of_all_the_others(tail: str):
-    began = time.process_time()
-    plan = make_plan(parse(f"{tail}_f16k4f2k2f1k1_g9"), num_lat_frames=9001)
-    assert time.process_time() - began < 1
+    plan, took = timed(lambda: make_plan(parse(f"{tail}_f16k4f2k2f1k1_g9"), num_lat_frames=9001))
+    assert took < 1
     assert plan.sections[-1].needs == range(999)
