@@ -29,7 +29,7 @@ class Host:
     def check(self) -> None:
         """Raises FarmError where no ComfyUI with the pack answers."""
         try:
-            known = self._get("/object_info/FramePackSectionSampler")
+            known = self._get("/object_info/FramePackLoadModel")
         except OSError as fault:
             raise FarmError(
                 f"No ComfyUI answers at {self.url} ({fault}). Start it, or name another: --host."

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...framepack.errors import FramePackError
 from ...framepack.sampling.solvers import SOLVERS
 from ...framepack.sampling.staged import name_of
+from .loading import file_of
 from .sampling import latent_format, solver_of
 
 INPUTS = {"c_crossattn": "context"}  # the host's names of a DiT's inputs, where they differ
@@ -48,7 +49,7 @@ def model_path(model: comfy.model_patcher.ModelPatcher) -> str:
         raise FramePackError(
             "A job names the model's file, and LoRAs and patches are not in it. Connect FramePackLoadModel directly."
         )
-    return str(Path(model.cached_patcher_init[1][0]).absolute())
+    return str(file_of(model).absolute())
 
 
 def solver_name(sampler: Any) -> str:

@@ -32,7 +32,8 @@ from .versions import patcher_class
 log = logging.getLogger(__name__)
 
 __all__ = ["DTYPES", "IDENTITY", "ORDER", "describe", "load_model", "order_of", "order_trained"]
-IDENTITY, ORDER, PRECISION = "framepack.identity", "framepack.order", "framepack.precision"  # attachments of a patcher
+# Attachments of a patcher.
+FILE, IDENTITY, ORDER, PRECISION = "framepack.file", "framepack.identity", "framepack.order", "framepack.precision"
 
 
 def load_model(
@@ -69,6 +70,7 @@ def load_model(
     if precision.blocks:
         patcher.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_LOAD, CONSTANTS, patch_blocks)
     patcher.set_attachments(IDENTITY, digest)
+    patcher.set_attachments(FILE, str(path))
     patcher.set_attachments(ORDER, order_of(file.checkpoint.name, order))
     patcher.set_attachments(PRECISION, str(precision))
     options = (weight_dtype, attention, order, operations)
@@ -121,6 +123,11 @@ def order_of(name: str, asked: str = "auto") -> str:
     if asked != "auto":
         return asked
     return "forward" if re.search(r"(?i)(?<![a-z0-9])f1(?![0-9a-z])", Path(name).stem) else "inverted"
+
+
+def file_of(patcher: comfy.model_patcher.ModelPatcher) -> Path:
+    """The file or folder that a MODEL was loaded from; a clone tells it too."""
+    return Path(patcher.get_attachment(FILE))
 
 
 def order_trained(patcher: comfy.model_patcher.ModelPatcher) -> str | None:

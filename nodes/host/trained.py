@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import comfy.model_patcher
@@ -16,7 +15,7 @@ from ...framepack.planning.section import Section
 from ...framepack.sampling.pyramid import check_sides
 from ...framepack.sampling.staged import Pyramid, name_of
 from ...framepack.schedule.grammar import parse
-from .loading import order_trained
+from .loading import file_of, order_trained
 from .sampling import geometry, solver_of
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def check_solver(model: comfy.model_patcher.ModelPatcher, sampler: Any, part: Pl
     """
     solver = solver_of(sampler)
     backbone = backbone_with(model.model.diffusion_model.spec)
-    path = Path(model.cached_patcher_init[1][0])
+    path = file_of(model)
     wanted = backbone.solver_of("/".join(path.parts[-2:]))
     if isinstance(solver, Pyramid):
         check_sides(part.height, part.width, len(solver.steps), part.geometry.spatial)

@@ -60,7 +60,8 @@ def _released_for(vae: Any) -> str | None:
     """The latent format that a released VAE decodes; None for any other VAE."""
     kind = _kind(vae)
     if kind == "WanVAE":
-        wide = vae.first_stage_model.decoder.head[0].gamma.shape[0] >= RELEASED_WAN_WIDTH
+        last = (w for name, w in vae.first_stage_model.named_parameters() if name.endswith("head.0.gamma"))
+        wide = all(w.shape[0] >= RELEASED_WAN_WIDTH for w in last)
         return "Wan21" if wide and vae.latent_channels == 16 else None
     engine = kind in ("AutoencodingEngine", "AutoencoderKL")
     return "HunyuanVideo" if engine and vae.latent_dim == 3 and vae.latent_channels == 16 else None
