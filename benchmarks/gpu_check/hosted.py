@@ -86,7 +86,7 @@ def released(limit: float, small: bool) -> list[str]:
     rows = [f"{limit:g} GB", "", "| dynamic VRAM | s/step | peak, GB | model, GB | on the device, GB |"]
     rows.append("|---|---|---|---|---|")
     noted: list[str] = []
-    for name, arguments, aside in WAYS:
+    for name, arguments, aside in WAYS[1:2] if small else WAYS:
         with hosted(limit, arguments if torch.cuda.is_available() else ()) as (host, found):
             link_folder(host.base / "models" / "diffusion_models", file.parent)
             if not aside:
@@ -153,7 +153,7 @@ def decode(small: bool) -> list[str]:
     seconds: dict[str, list[float]] = {"FramePackVAEDecode": [], "VAEDecode": []}
     peaks: dict[str, float] = {}
     with hosted() as (host, found):
-        for number in range(4):
+        for number in range(2 if small else 4):
             for node, times in seconds.items():
                 graph = Graph("check", "")
                 latents = graph.add("CheckLatents", seed=number, **size)
