@@ -59,7 +59,10 @@ def batch(graph: Graph, images: list[str]) -> list:
     return graph.add("ImageBatch", image1=first, image2=second)
 
 
-@pytest.mark.parametrize("listed", [True, False], ids=["a list", "a batch"])
+LIST = pytest.mark.xfail(strict=True, reason="Endpoint Planner plans once for each start_latent of a list")
+
+
+@pytest.mark.parametrize("listed", [pytest.param(True, marks=LIST), False], ids=["a list", "a batch"])
 def test_each_start_image_gives_the_video_that_it_gives_alone_with_the_seed_plus_its_number(
     alive: Host, short: Workflow, images: list[str], listed: bool
 ):
