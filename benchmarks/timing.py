@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import subprocess
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+from framepack.job_run import cpu_name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,12 +48,7 @@ def shown(values: tuple[float, float, float], digits: int = 2) -> str:
 
 def circumstances() -> str:
     """Hardware, versions and commit, for the head of a result."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text("utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+    cpu = cpu_name()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     if torch.cuda.is_available():
         cpu = f"{torch.cuda.get_device_name()}, {cpu}"

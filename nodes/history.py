@@ -31,8 +31,7 @@ class FramePackRepair(io.ComfyNode):
             display_name="FramePack Repair",
             category=CATEGORY,
             description="Corrects the history that each section sees, so that changes of colour and contrast do not "
-            "add "
-            "up. The start frame is not changed.",
+            "add up. The start frame is not changed.",
             inputs=[
                 io.Float.Input(
                     "match",
@@ -41,8 +40,7 @@ class FramePackRepair(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip="Move the history's mean and variance (of each latent channel) to those of the start "
-                    "frame. "
-                    "0 = off, 1 = fully.",
+                    "frame. 0 = off, 1 = fully.",
                 ),
                 io.Float.Input(
                     "noise",
@@ -59,8 +57,7 @@ class FramePackRepair(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     tooltip="Add the noise only where the history's mean and variance differ from the start's by more "
-                    "than "
-                    "this. Helios uses 0.15. 0 = always.",
+                    "than this. Helios uses 0.15. 0 = always.",
                 ),
                 PREVIOUS,
             ],
@@ -134,8 +131,7 @@ class FramePackDiscretize(io.ComfyNode):
             display_name="FramePack Discretize",
             category=CATEGORY,
             description="Moves each pixel of the history to the nearest centroid of a codebook, so that small errors "
-            "do not "
-            "add up. The start frame is not changed.",
+            "do not add up. The start frame is not changed.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model that samples. The node says if it was not trained for this."
@@ -153,8 +149,7 @@ class FramePackDiscretize(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip="How far pixels move: 1 = to the centroid, 0 = not at all. Use less than 1 with models "
-                    "that "
-                    "were not trained for it.",
+                    "that were not trained for it.",
                 ),
                 CodebookType.Input("codebook", optional=True, tooltip="From FramePack Learn Codebook."),
                 PREVIOUS,

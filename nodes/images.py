@@ -95,14 +95,7 @@ class FramePackVideoEncode(io.ComfyNode):
                 io.Model.Input(
                     "model", optional=True, tooltip="Needed for Helios: its videos are encoded in clips of 33 frames."
                 ),
-                io.Int.Input(
-                    "section_length",
-                    default=9,
-                    min=2,
-                    max=256,
-                    optional=True,
-                    tooltip="Latent frames of a clip, as of the plan's sections. Used with Helios only.",
-                ),
+                _section_length("Latent frames of a clip, as of the plan's sections. Used with Helios only."),
             ],
             outputs=[io.Latent.Output(tooltip="For EndpointPlanner and SectionSampler, as video_latent.")],
         )
@@ -142,14 +135,7 @@ class FramePackStill(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The start image in the size of the plan; several for several videos."),
                 io.Vae.Input("vae", tooltip="A video VAE, from VAELoader."),
-                io.Int.Input(
-                    "section_length",
-                    default=9,
-                    min=2,
-                    max=256,
-                    optional=True,
-                    tooltip="Latent frames of the clip: those of a section. Helios was trained on 9, 33 frames.",
-                ),
+                _section_length("Latent frames of the clip: those of a section. Helios was trained on 9, 33 frames."),
             ],
             outputs=[io.Latent.Output(tooltip="For SectionSampler, as still_latent.")],
         )
@@ -160,6 +146,10 @@ class FramePackStill(io.ComfyNode):
         num = host.geometry_of(vae).pixel_frames(section_length)
         clips = (_encoded(vae, one[None].expand(num, -1, -1, -1)) for one in image)
         return io.NodeOutput({"samples": torch.cat([clip[:, :, -1:] for clip in clips])})
+
+
+def _section_length(tooltip: str) -> io.Input:
+    return io.Int.Input("section_length", default=9, min=2, max=256, optional=True, tooltip=tooltip)
 
 
 def _encoded(vae: Any, images: Tensor) -> Tensor:

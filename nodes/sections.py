@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +13,6 @@ from ..framepack.errors import PlanError
 from ..framepack.pipeline import Settings, sample_sections
 from ..framepack.planning.plan_slice import PlanSlice
 from ..framepack.planning.request import VIDEO
-from ..framepack.planning.section import Section
 from ..framepack.planning.takes import TakeError, Takes
 from ..framepack.sampling.sigmas import check_sigmas
 from . import host
@@ -23,8 +20,6 @@ from .expansion import input_of
 from .outside import BEFORE, MADE, check_channels, finished, known_latents, normalised
 from .section_inputs import FIRST, LAST, SectionInputs, outside_inputs, still_input
 from .types import CATEGORY
-
-log = logging.getLogger(__name__)
 
 
 def placed_inputs() -> list[io.Input]:
@@ -171,15 +166,4 @@ def _check(model: Any, part: PlanSlice) -> None:
             "model to EndpointPlanner too."
         )
     host.warn_of_schedule(model, part)
-    _warn_of_positions(model, part.sections)
-
-
-def _warn_of_positions(model: Any, sections: Iterable[Section]) -> None:
-    """Warn where positions leave those that a model's own file states; the planner knows the released models'."""
-    trained: range | None = model.model.diffusion_model.spec.positions
-    highest = max(section.highest for section in sections)
-    if trained is not None and highest not in trained:
-        log.warning(
-            "Positions reach %d, but the model was trained on 0 to %d. Choose a shorter gap, or expect a poor video.",
-            *(highest, trained[-1]),
-        )
+    host.warn_of_positions(model, part)

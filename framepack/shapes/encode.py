@@ -146,7 +146,6 @@ def write_cache(vae: WanVAE, folder: Path, share: float = 1.0, deadline: float =
                     continue
                 writing.append(pool.submit(write_tensors, path, _encoded(vae, seeds, part.num_lat_frames)))
             there.add(part.tag)
-            there.add(part.tag)
             clips += [clip_of(seed, file, part.num_lat_frames) for seed in seeds]
         for each in writing:
             each.result()

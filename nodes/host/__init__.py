@@ -36,7 +36,7 @@ from .section_sampler import HostSampler
 from .step_cache import with_step_cache
 from .text import load_text_encoder
 from .titles import title_of
-from .trained import check_solver, schedule_warning, warn_of_schedule
+from .trained import check_solver, schedule_warning, warn_of_positions, warn_of_schedule
 from .treatments import (
     check_codebook,
     check_treatment,
@@ -55,6 +55,7 @@ __all__ = [
     "CLIPS",
     "check_solver",
     "schedule_warning",
+    "warn_of_positions",
     "warn_of_schedule",
     "FIRST",
     "KEPT",

@@ -56,6 +56,17 @@ def warn_of_schedule(model: comfy.model_patcher.ModelPatcher, part: PlanSlice) -
         _warn_of_order(model, part.sections)
 
 
+def warn_of_positions(model: comfy.model_patcher.ModelPatcher, part: PlanSlice) -> None:
+    """Warn where positions leave those that a model's own file states; the planner knows the released models'."""
+    trained: range | None = model.model.diffusion_model.spec.positions
+    highest = max(section.highest for section in part.sections)
+    if trained is not None and highest not in trained:
+        log.warning(
+            "Positions reach %d, but the model was trained on 0 to %d. Choose a shorter gap, or expect a poor video.",
+            *(highest, trained[-1]),
+        )
+
+
 def schedule_warning(model: comfy.model_patcher.ModelPatcher, sections: Iterable[Section]) -> str | None:
     """What of a plan's sections the weights were not trained on, where they know one schedule."""
     backbone = backbone_with(model.model.diffusion_model.spec)
