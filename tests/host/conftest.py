@@ -96,11 +96,16 @@ def node_of(workflow: Workflow, kind: str) -> str:
     return number
 
 
+def files_of(host: Host, prefix: str, suffix: str) -> list[Path]:
+    """What a saving node wrote under a prefix, and under no longer one that begins alike, in order."""
+    return sorted((host.base / "output").glob(f"{prefix}_{'[0-9]' * 5}_{suffix}"))
+
+
 def newest_latents(host: Host, prefix: str) -> Tensor:
-    """The latents that SaveLatent wrote last under a prefix, and under no longer one that begins alike."""
-    return load_file(max((host.base / "output").glob(f"{prefix}_{'[0-9]' * 5}_.latent")))["latent_tensor"]
+    """The latents that SaveLatent wrote last under a prefix."""
+    return load_file(files_of(host, prefix, ".latent")[-1])["latent_tensor"]
 
 
-def pictures_of(folder: Path, prefix: str) -> np.ndarray:
+def pictures_of(host: Host, prefix: str) -> np.ndarray:
     """All pictures of a prefix, in order, ``n h w c``."""
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob(f"{prefix}_*.png"))])
+    return np.stack([np.asarray(Image.open(path)) for path in files_of(host, prefix, ".png")])

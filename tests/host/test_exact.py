@@ -20,7 +20,7 @@ def test_an_exact_video_has_its_frames_however_it_is_decoded(alive: Host, shippe
     graph.add("SaveLatent", samples=[sampler, 0], filename_prefix="exact")
     graph.queue(alive)
     names = ("piecewise", "at_once", "streamed")
-    one, other, third = (pictures_of(alive.base / "output", f"{name}_83_1.5") for name in names)
+    one, other, third = (pictures_of(alive, f"{name}_83_1.5") for name in names)
     assert len(one) == 45
     assert np.array_equal(one, other)
     assert np.array_equal(one, third)

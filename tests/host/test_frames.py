@@ -42,8 +42,8 @@ def with_vae(workflow: Workflow, schedule: str, seconds: float, seed: int, kind:
 
 
 def compare(host: Host, seed: int, seconds: float, num: int) -> None:
-    folder, made = host.base / "output", f"{seed}_{seconds:g}"
-    streamed, whole = (pictures_of(folder, f"{name}_{made}") for name in ("piecewise", "at_once"))
+    made = f"{seed}_{seconds:g}"
+    streamed, whole = (pictures_of(host, f"{name}_{made}") for name in ("piecewise", "at_once"))
     assert len(streamed) == num
     assert np.array_equal(streamed, whole)
 
@@ -102,8 +102,7 @@ def test_sections_that_are_clips_decode_on_their_own(alive: Host, shipped: Workf
     graph.queue(alive)
     num = 1 + 33 * round(seconds / 1.2)  # the start image, then sections of 9 latent frames
     compare(alive, 78, seconds, num)
-    folder = alive.base / "output"
-    made, alone = pictures_of(folder, f"at_once_78_{seconds:g}"), pictures_of(folder, f"stock_{seconds:g}")
+    made, alone = pictures_of(alive, f"at_once_78_{seconds:g}"), pictures_of(alive, f"stock_{seconds:g}")
     assert np.abs(made[-33:].astype(int) - alone).max() <= 1
 
 
@@ -148,7 +147,7 @@ def test_the_node_shows_decoded_frames(alive: Host, shipped: Workflow):
     with Image.open(Path(alive.base) / "temp" / item["filename"]) as animation:
         assert animation.size == (128, 128)
         first = np.asarray(animation.convert("RGB").resize((64, 64))).astype(int)
-    decoded = pictures_of(alive.base / "output", "at_once_74_2.4")[0].astype(int)
+    decoded = pictures_of(alive, "at_once_74_2.4")[0].astype(int)
     assert np.abs(first - decoded).mean() < 8  # the start frame itself, but for what WebP loses
 
 

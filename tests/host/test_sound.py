@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.host.conftest import Graph, node_of
+from tests.host.conftest import Graph, files_of, node_of
 from tests.host.test_tasks import F1, inputs
 from tools.client import Workflow, edited
 from tools.host import Host
@@ -50,7 +50,7 @@ def saved_sound(host: Host, graph: Graph, prefix: str, **video: object) -> tuple
     made = graph.add("FramePackVideo", samples=[sampler, 0], vae=[vae, 0], fps=float(FPS), **video)
     graph.add("SaveVideo", video=made, filename_prefix=prefix, format="mp4", codec="h264")
     graph.queue(host)
-    return loudness(next((host.base / "output").glob(f"{prefix}_*.mp4")))
+    return loudness(files_of(host, prefix, ".mp4")[-1])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.peak import Peak
-from tests.host.conftest import Graph, pictures_of
+from tests.host.conftest import Graph, files_of, pictures_of
 from tools.client import QueueError
 from tools.host import Host, running
 
@@ -37,13 +37,13 @@ def test_a_streamed_video_has_the_frames_of_one_that_is_decoded_at_once(alive: H
     for name, images in ways.items():
         graph.add("SaveImage", images=images, filename_prefix=name)
     graph.queue(alive)
-    pictures = [pictures_of(alive.base / "output", name) for name in ways]
+    pictures = [pictures_of(alive, name) for name in ways]
     assert len(pictures[0]) == 37
     assert np.array_equal(pictures[0], pictures[1])
     apart = np.abs(pictures[1].astype(int) - pictures[2])  # a value at the border of two levels may fall either way
     assert apart.max() <= 1
     assert apart.mean() < 1e-3
-    (film,) = (alive.base / "output").glob("streamed_*.mp4")
+    (film,) = files_of(alive, "streamed", ".mp4")
     with av.open(str(film)) as file:
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
     assert len(shown) == 37
@@ -60,7 +60,7 @@ def containers(host: Host) -> list[str]:
 
 def film(host: Host, prefix: str) -> np.ndarray:
     """The frames of the file of a prefix, ``n h w c``; whatever its container."""
-    (path,) = (p for p in (host.base / "output").glob(f"{prefix}_*") if p.suffix != ".png")
+    (path,) = (p for p in files_of(host, prefix, ".*") if p.suffix != ".png")
     with av.open(str(path)) as file:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
@@ -82,7 +82,7 @@ def test_every_container_that_the_host_offers_holds_the_frames(alive: Host):
         graph.add("SaveVideo", video=video, filename_prefix=f"in_{name}", format=name, **own)
     graph.add("SaveImage", images=graph.add("GetVideoComponents", video=video), filename_prefix="in_pictures")
     graph.queue(alive)
-    pictures = pictures_of(alive.base / "output", "in_pictures")
+    pictures = pictures_of(alive, "in_pictures")
     for name in offered:
         frames = film(alive, f"in_{name}")
         assert frames.shape == pictures.shape, name
@@ -103,7 +103,7 @@ def test_a_slice_of_a_video_has_the_frames_of_that_time(alive: Host):
     for name, images in (("whole_video", video), ("cut", cut), ("late", late)):
         graph.add("SaveImage", images=graph.add("GetVideoComponents", video=images), filename_prefix=name)
     graph.queue(alive)
-    whole, cut, late = (pictures_of(alive.base / "output", name) for name in ("whole_video", "cut", "late"))
+    whole, cut, late = (pictures_of(alive, name) for name in ("whole_video", "cut", "late"))
     assert np.array_equal(cut, whole[15:27])
     assert np.array_equal(late, whole[24:27])
     assert len(film(alive, "late")) == 3
@@ -118,7 +118,7 @@ def test_a_newer_hosts_decoder_gives_the_same_frames(alive: Host, num: int):
     for name, images in (("newer", newer), ("known", known)):
         graph.add("SaveImage", images=images, filename_prefix=f"{name}{num}")
     graph.queue(alive)
-    newer, known = (pictures_of(alive.base / "output", f"{name}{num}") for name in ("newer", "known"))
+    newer, known = (pictures_of(alive, f"{name}{num}") for name in ("newer", "known"))
     assert len(newer) == 4 * num - 3
     assert np.abs(newer.astype(int) - known).max() <= 1
 
@@ -137,12 +137,12 @@ def test_hunyuanvideos_vae_is_decoded_by_tiles_each_by_the_host(alive: Host):
     for name, images in ways.items():
         graph.add("SaveImage", images=images, filename_prefix=name)
     graph.queue(alive)
-    pictures = {name: pictures_of(alive.base / "output", name) for name in ways}
+    pictures = {name: pictures_of(alive, name) for name in ways}
     assert len(pictures["image"]) == 45
     assert np.array_equal(pictures["tiles"], pictures["image"])
     assert np.array_equal(pictures["image"][:13], pictures["tile"][:13])  # before the first overlap
     assert len(np.unique(pictures["image"])) > 100  # pictures, not one colour
-    (film,) = (alive.base / "output").glob("tiles_*.mp4")
+    (film,) = files_of(alive, "tiles", ".mp4")
     with av.open(str(film)) as file:
         assert file.streams.video[0].frames == 45
 
@@ -160,7 +160,7 @@ def test_hunyuanvideos_vae_decodes_in_one_tile_if_memory_allows_and_streams_in_t
     for name, images in ways.items():
         graph.add("SaveImage", images=images, filename_prefix=f"auto_{name}")
     graph.queue(alive)
-    pictures = {name: pictures_of(alive.base / "output", f"auto_{name}") for name in ways}
+    pictures = {name: pictures_of(alive, f"auto_{name}") for name in ways}
     assert np.array_equal(pictures["whole"], pictures["stock"])
     assert np.array_equal(pictures["stream"], pictures["nine"])
     assert not np.array_equal(pictures["stream"], pictures["whole"])
