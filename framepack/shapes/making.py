@@ -21,6 +21,7 @@ class Making:
     budget: Budget
     stage_seconds: float
     discrete: bool = False
+    decoder: bool = False
     share: float = 1.0
     seed: int = 0
     target: Path | None = None

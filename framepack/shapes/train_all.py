@@ -5,7 +5,8 @@
 Each of the three stages takes at most `--minutes` and is saved then; the same command goes on. With `--fit` the whole
 run takes so long: every stage is cut to what fits, VAE and encoding to `--vae` and `--encode` seconds where they are
 given. `--from framepack/shapes/assets` trains the model that comes with the pack further, with the last stage of each
-recipe. `--discrete` trains on discretized history (+d) with a codebook of the same latents, for as many steps as the
+recipe; with `--decoder` only the decoder of its VAE, which leaves the latents, and so the DiT, as they are.
+`--discrete` trains on discretized history (+d) with a codebook of the same latents, for as many steps as the
 run without it. The files go to RUN/model, or RUN/model_discrete.
 """
 
@@ -38,8 +39,7 @@ from .export import latent_format, write_model
 from .making import Making
 from .recipe import STAGES, Recipe, enlarged, recipe
 from .train_dit import Pair, read_exported, small_spec, taught, trainer_of
-from .train_vae import STAGES as VAE_STAGES
-from .train_vae import VaeRun, measured
+from .train_vae import VaeRun, better, measured, stages_for
 from .train_vae import enlarged as enlarged_vae
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,12 @@ def make_vae(how: Making) -> bool:
     path = how.folder / "vae.safetensors"
     if (how.folder / "vae.done").exists():
         return True
-    stages = VAE_STAGES[-1:] if how.start else VAE_STAGES
+    stages = stages_for(how.start, how.decoder)
     if how.on_gpu:
         stages = tuple(enlarged_vae(stage, VAE_TIMES) for stage in stages)
     start = how.start and how.start / builtin.VAE.relative_to(builtin.ASSETS)
     run = VaeRun(path, how.folder / "vae-state.pt", stages, how.seed, how.device, start)
-    complete = run.run(how.until(VAE_SHARE, how.vae_seconds))
+    complete = run.run(how.until(1.0 if how.decoder else VAE_SHARE, how.vae_seconds))
     if complete or how.budget.fit:
         keep_better(how, start)
         (how.folder / "vae.done").touch()
@@ -75,18 +75,23 @@ def make_vae(how: Making) -> bool:
 
 
 def keep_better(how: Making, start: Path | None) -> None:
-    """Put the VAE that the run starts from back where the trained one is not better."""
+    """Put the VAE that the run starts from back where the trained one is not better, in both worlds."""
     path = how.folder / "vae.safetensors"
     trained = measured(load_vae(path, how.device))
+    log.info("VAE, on clips that training does not see: %s", shown(trained))
     if start is None:
-        log.info("VAE: %.2f dB on clips that training does not see", trained)
         return
     before = measured(load_vae(start, how.device))
-    log.info("VAE: %.2f dB on clips that training does not see, %.2f dB before", trained, before)
-    if not trained > before:
+    log.info("VAE, before: %s", shown(before))
+    if not better(trained, before):
         log.warning("The VAE is no better than before; the one in %s stays.", how.start)
         shutil.copyfile(start, path)
         shutil.copyfile(start.with_suffix(".json"), path.with_suffix(".json"))
+
+
+def shown(decibels: dict[str, float]) -> str:
+    """Decibels by world, to read."""
+    return ", ".join(f"{world} {value:.2f} dB" for world, value in decibels.items())
 
 
 def copy_vae(how: Making) -> None:
@@ -95,6 +100,17 @@ def copy_vae(how: Making) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for suffix in (".safetensors", ".json"):
         shutil.copyfile((how.folder / "vae.safetensors").with_suffix(suffix), target.with_suffix(suffix))
+
+
+def copy_others(how: Making) -> bool:
+    """Put DiT and text encoder of the model that the run starts from among the model's files."""
+    assert how.start
+    copy_vae(how)
+    for asset in (builtin.DIT, builtin.TEXT):
+        inside = asset.relative_to(builtin.ASSETS)
+        (how.out / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(how.start / inside, how.out / inside)
+    return True
 
 
 def make_latents(how: Making) -> bool:
@@ -284,6 +300,8 @@ def make(how: Making) -> bool:
             shutil.copyfile(source, (how.folder / "vae.safetensors").with_suffix(suffix))
         (how.folder / "vae.done").touch()
         complete = True
+    if how.decoder:
+        return complete and copy_others(how)
     return complete and make_latents(how) and make_dit(how)
 
 
@@ -292,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--from", dest="start", type=Path, help="a model's files, to train them further")
+    parser.add_argument("--decoder", action="store_true", help="with --from: the VAE's decoder alone")
     parser.add_argument("--minutes", type=float, default=150, help="of each stage, or with --fit of all together")
     parser.add_argument("--fit", action="store_true", help="cut the stages to what fits")
     parser.add_argument("--vae", type=float, metavar="SECONDS", help="of a run with --fit, for the VAE")
@@ -302,6 +321,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where the model's files go, instead of into RUN")
     args = parser.parse_args()
+    if args.decoder and not args.start:
+        parser.error("--decoder trains the decoder of a model that is there. Name its files with --from.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     how = Making(
         folder=args.run,
@@ -310,6 +331,7 @@ def main() -> None:
         budget=Budget.lasting(60 * args.minutes, args.fit),
         stage_seconds=60 * args.minutes,
         discrete=args.discrete,
+        decoder=args.decoder,
         share=args.share,
         seed=args.seed,
         target=args.out,

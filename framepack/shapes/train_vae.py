@@ -1,8 +1,9 @@
-"""Train the built-in VAE: single frames first, then clips that grow, and last the wide world.
+"""Train the built-in VAE: single frames first, then clips that grow, the wide world, and last the decoder alone.
 
-    python -m framepack.shapes.train_vae OUT.safetensors [--from VAE.safetensors]
+    python -m framepack.shapes.train_vae OUT.safetensors [--from VAE.safetensors] [--decoder]
 
-`--from` trains a VAE further, with the last stage alone.
+`--from` trains a VAE further, with the stages of the wide world; with `--decoder` only its decoder, so that its
+latents, and a DiT that was trained on them, stay what they are.
 
 The first stage mixes in colour fields: where every latent pixel has its own colour, the code for colour is found
 within a hundred steps, while on shapes alone the reconstruction stays at the background for a thousand.
@@ -21,6 +22,7 @@ import random
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 from ..errors import FramePackError
 from ..vae.wan import WanVAE
+from . import builtin
 from .budget import Budget
 from .rendering import draw
 from .wide import sample_away, sample_wide
@@ -41,8 +44,8 @@ log = logging.getLogger(__name__)
 class Stage:
     """A run of steps on clips of one length; the learning rate falls by cosine to a twentieth.
 
-    `fields` of a batch are colour fields instead of shapes; with `wide` three quarters of
-    the rest are of the wide world.
+    `fields` of a batch are colour fields instead of shapes, `wide` of the rest are of the wide
+    world. With `decoder` the encoder stays as it is.
     """
 
     num_pix_frames: int
@@ -50,7 +53,13 @@ class Stage:
     steps: int
     rate: float
     fields: int = 0
-    wide: bool = False
+    wide: float = 0.0
+    decoder: bool = False
+
+    @property
+    def work(self) -> int:
+        """Frames to learn from, which tell how long it takes."""
+        return self.steps * self.batch * self.num_pix_frames
 
 
 STAGES = (
@@ -58,12 +67,16 @@ STAGES = (
     Stage(num_pix_frames=1, batch=16, steps=600, rate=1.2e-3, fields=3),
     Stage(num_pix_frames=5, batch=6, steps=350, rate=1e-3, fields=1),
     Stage(num_pix_frames=13, batch=3, steps=900, rate=1e-3),
-    Stage(num_pix_frames=13, batch=4, steps=2500, rate=1e-3, fields=1, wide=True),
+    Stage(num_pix_frames=13, batch=4, steps=2500, rate=1e-3, fields=1, wide=0.75),
+    Stage(num_pix_frames=13, batch=4, steps=2500, rate=1e-3, wide=0.5, decoder=True),
 )
+FURTHER, DECODER = STAGES[-2:], STAGES[-1:]  # what trains a VAE further, and what leaves its latents alone
+DECODING = ("conv2.", "decoder.")  # the weights between latents and pixels
 WARMUP = 50
 TRIED = 25  # steps after which it is known how long a step takes
 FIRST = 10  # steps at the beginning that take longer
-MEASURED = 32  # clips on which two VAEs are compared
+MEASURED = 32  # clips of each world on which two VAEs are compared
+GOALS = {"plain": 30.0, "wide": 28.0}  # dB; down to them a VAE may lose in one world what it gains in the other
 KL_WEIGHT = 1e-5
 ABSOLUTE_WEIGHT = 0.1
 
@@ -102,7 +115,7 @@ def colour_field(rng: random.Random, num_pix_frames: int) -> Tensor:
 
 def sample_for(rng: random.Random, stage: Stage) -> Scene:
     """A scene for a stage."""
-    if not stage.wide or rng.random() < 0.25:
+    if not stage.wide or rng.random() > stage.wide:
         return sample_scene(rng)
     return sample_away(rng) if rng.random() < 0.15 else sample_wide(rng)
 
@@ -118,9 +131,10 @@ def batch_of_clips(rng: random.Random, stage: Stage, device: torch.device | str 
     return clips.contiguous(memory_format=torch.channels_last_3d) if clips.device.type == "cpu" else clips
 
 
-def losses(vae: WanVAE, pixels: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The loss to minimise and the mean squared error on pixels in [0, 1]."""
-    mean, log_var = vae.posterior(pixels)
+def losses(vae: WanVAE, pixels: Tensor, noise: torch.Generator, decoder: bool = False) -> tuple[Tensor, Tensor]:
+    """The loss to minimise, of the decoder alone or of all, and the mean squared error on pixels in [0, 1]."""
+    with torch.set_grad_enabled(not decoder):
+        mean, log_var = vae.posterior(pixels)
     log_var = log_var.clamp(-20, 10)
     drawn = torch.randn(mean.shape, generator=noise, device=noise.device)
     error = (vae.decode(mean + torch.exp(log_var / 2) * drawn) - pixels) / 2
@@ -135,12 +149,21 @@ def psnr(squared_error: float) -> float:
 
 
 @torch.no_grad()
-def measured(vae: WanVAE) -> float:
-    """Decibels on clips of the wide world that training never sees; NaN where the VAE is not finite."""
-    stage, device = replace(STAGES[-1], batch=MEASURED, fields=0), next(vae.parameters()).device
-    pixels = batch_of_clips(random.Random("measured"), stage, device)
-    squared = ((vae.decode(vae.encode(pixels)).clamp(-1, 1) - pixels) / 2).square().mean().item()
-    return psnr(squared) if math.isfinite(squared) else math.nan
+def measured(vae: WanVAE) -> dict[str, float]:
+    """Decibels on clips that training never sees, of the plain and of the wide world; NaN where it is not finite."""
+    device, found = next(vae.parameters()).device, {}
+    for world, wide in (("plain", 0.0), ("wide", 1.0)):
+        stage = replace(STAGES[-1], batch=MEASURED, wide=wide)
+        pixels = batch_of_clips(random.Random("measured"), stage, device)
+        squared = ((vae.decode(vae.encode(pixels)).clamp(-1, 1) - pixels) / 2).square().mean().item()
+        found[world] = psnr(squared) if math.isfinite(squared) else math.nan
+    return found
+
+
+def better(trained: dict[str, float], before: dict[str, float]) -> bool:
+    """Is a VAE better in some world, and in none worse than before and than the world's goal?"""
+    kept = all(trained[world] >= min(before[world], goal) for world, goal in GOALS.items())
+    return kept and any(trained[world] > before[world] for world in GOALS)
 
 
 class VaeRun:
@@ -157,18 +180,26 @@ class VaeRun:
             channels_last(self.vae)
         self.vae.to(device)
         self.optimizer = torch.optim.AdamW(self.vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
-        self.done, self.curve, self.total = 0, [], sum(stage.steps for stage in stages)
+        self.before = read_note(start) if start else None
+        self.done, self.curve = 0, []
         if state.exists():
             kept = torch.load(state, weights_only=True, map_location=device)
             self.vae.load_state_dict(kept["model"])
             self.optimizer.load_state_dict(kept["optimizer"])
-            self.done, self.curve, self.total = kept["step"], kept["curve"], kept["total"]
-            self.stages = self.cut(self.total)
+            self.done, self.curve = kept["step"], kept["curve"]
+            self.stages = tuple(map(with_steps, stages, kept["steps"]))
 
-    def cut(self, total: int) -> tuple[Stage, ...]:
-        """The stages with a last one that ends after so many steps in all."""
-        before = sum(stage.steps for stage in self.stages[:-1])
-        return (*self.stages[:-1], replace(self.stages[-1], steps=total - before))
+    @property
+    def total(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def cut(self, budget: Budget, each: float) -> None:
+        """Shorten all stages alike to what fits, where a step of the first takes `each` seconds."""
+        first, work = self.stages[0], sum(stage.work for stage in self.stages)
+        share = budget.steps(work, each * first.steps / first.work) / work
+        if share < 1:
+            self.stages = tuple(with_steps(stage, max(round(stage.steps * share), 1)) for stage in self.stages)
 
     def locate(self, step: int) -> tuple[Stage, float]:
         """The stage that a step belongs to, and how far through it the step lies, in [0, 1)."""
@@ -184,8 +215,10 @@ class VaeRun:
         rate = stage.rate * (0.05 + 0.95 * (1 + math.cos(math.pi * progress)) / 2)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (progress * stage.steps + 1) / WARMUP)
+        for name, weight in self.vae.named_parameters():
+            weight.requires_grad_(not stage.decoder or name.startswith(DECODING))
         pixels = batch_of_clips(random.Random(f"{self.seed}/{self.done}"), stage, self.device)
-        loss, squared = losses(self.vae, pixels, torch.Generator(self.device).manual_seed(self.done))
+        loss, squared = losses(self.vae, pixels, torch.Generator(self.device).manual_seed(self.done), stage.decoder)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
@@ -204,8 +237,8 @@ class VaeRun:
             if self.done - begun == TRIED:
                 running[-1].item()
                 each = (time.monotonic() - started) / (TRIED - FIRST)
-                self.total = self.done + budget.steps(self.total - self.done, each)
-                self.stages = self.cut(self.total)
+                if not begun:
+                    self.cut(budget, each)
                 log.info("VAE: %.3f s a step, %d steps", each, self.total)
             if self.done % log_every == 0 or self.done == self.total:
                 squared = torch.stack(running).mean().item()
@@ -223,18 +256,38 @@ class VaeRun:
     def save(self) -> None:
         """Write the state, and the weights as they are."""
         kept = {"model": self.vae.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.done}
+        kept |= {"curve": self.curve, "steps": [stage.steps for stage in self.stages]}
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(kept | {"curve": self.curve, "total": self.total}, self.state.with_suffix(".tmp"))
+        torch.save(kept, self.state.with_suffix(".tmp"))
         self.state.with_suffix(".tmp").replace(self.state)
         note = {"seed": self.seed, "stages": [asdict(stage) for stage in self.stages], "steps_done": self.done}
+        if self.before:
+            note["before"] = self.before
         weights = {k: v.cpu().contiguous() for k, v in self.vae.state_dict().items()}
         save_file(weights, self.out, metadata={"training": json.dumps(note)})
         self.out.with_suffix(".json").write_text(json.dumps({**note, "curve": self.curve}), "utf-8")
 
 
+def read_note(path: Path) -> dict[str, Any]:
+    """How a VAE's file was trained, as the file itself says."""
+    return json.loads(builtin.read_metadata(path).get("training", "{}"))
+
+
+def with_steps(stage: Stage, steps: int) -> Stage:
+    """The stage with other steps."""
+    return replace(stage, steps=steps)
+
+
 def enlarged(stage: Stage, times: int) -> Stage:
     """The stage with a batch so many times as large."""
     return replace(stage, batch=stage.batch * times, fields=stage.fields * times)
+
+
+def stages_for(start: Path | None, decoder: bool = False) -> tuple[Stage, ...]:
+    """The stages from scratch, of a VAE that is trained further, or of its decoder alone."""
+    if not start:
+        return STAGES
+    return DECODER if decoder else FURTHER
 
 
 def main() -> None:
@@ -244,10 +297,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state", type=Path, default=Path("vae-state.pt"))
     parser.add_argument("--from", dest="start", type=Path, help="a VAE to train further")
+    parser.add_argument("--decoder", action="store_true", help="the decoder alone")
     parser.add_argument("--device", default="cpu", help="such as cuda")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    stages = STAGES[-1:] if args.start else STAGES
+    stages = stages_for(args.start, args.decoder)
     VaeRun(args.out, args.state, stages, args.seed, args.device, args.start).run(Budget())
 
 
