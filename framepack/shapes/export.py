@@ -92,7 +92,15 @@ def export(run: Path, latents: Path, out: Path, start: Path | None = None) -> No
         weights |= model.text.state_dict(prefix="text.")
     curve = [[record.step, round(record.loss, 4)] for record in read_log(run / "log.jsonl")]
     history = {"run": about["run"], "steps_done": int(newest.name), "curve": curve[99::100]}
+    if start:
+        history["before"] = read_history(start)
     write_model(weights, history, latent_format(latents), out)
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """How the model whose files are in a folder was trained, as its DiT's file says."""
+    metadata = builtin.read_metadata(folder / builtin.DIT.relative_to(builtin.ASSETS))
+    return json.loads(metadata.get("framepack.training", "{}"))
 
 
 def write_model(

@@ -35,7 +35,7 @@ from ..training.trainer import DivergedError, Trainer, Unread
 from . import builtin
 from .budget import Budget
 from .encode import load_vae, write_cache
-from .export import latent_format, write_model
+from .export import latent_format, read_history, write_model
 from .making import Making
 from .recipe import STAGES, Recipe, enlarged, recipe
 from .train_dit import Pair, read_exported, small_spec, taught, trainer_of
@@ -170,6 +170,8 @@ class Exporter:
             log.error("Weights are not finite after step %d; the last files stay.", trainer.done)
             return
         about = {"run": trainer.states.about, "steps_done": trainer.done, "curve": self.curve}
+        if self.how.start:
+            about["before"] = read_history(self.how.start)
         write_model(weights, about, self.format, out)
         copy_vae(self.how)
         if self.how.discrete:

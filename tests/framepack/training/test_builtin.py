@@ -10,7 +10,7 @@ import torch
 from framepack.shapes import builtin
 from framepack.shapes import measures as measure
 from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, clip_of, load_vae, scene_of, write_clips
-from framepack.shapes.export import export
+from framepack.shapes.export import export, read_history
 from framepack.shapes.generate import Builtin
 from framepack.shapes.recipe import BROAD, DIT, EVEN, EVERY, INVERTED, STAGES, TEXTUAL, WIDE, Recipe, recipe
 from framepack.shapes.rendering import render
@@ -129,11 +129,12 @@ def test_a_run_that_is_killed_within_a_step_resumes_to_the_same_weights(latents,
 def test_what_is_trained_is_exported_and_read_back(latents, tmp_path):
     how = short(latents, tmp_path / "run", 2)
     trainer_of(how, small_spec()).run()
-    export(tmp_path / "run", latents, tmp_path / "assets")
+    export(tmp_path / "run", latents, tmp_path / "assets", builtin.ASSETS)
     (tmp_path / "assets" / "vae").symlink_to(builtin.ASSETS / "vae")
     model = Builtin.load(tmp_path / "assets")
     mean = read_weights(tmp_path / "run" / "states" / "000000002")
     assert model.tokenizer.words == WORDS
+    assert read_history(tmp_path / "assets")["before"] == read_history(builtin.ASSETS)
     assert torch.allclose(model.dit.proj_out.bias, mean["dit.proj_out.bias"], atol=1e-3)
     sample = torch.randn(1, 16, 2, 8, 8)
     assert torch.allclose(model.latent_format.process_in(model.latent_format.process_out(sample)), sample, atol=1e-4)
