@@ -14,6 +14,7 @@ from .frames import FramePackFrames, FramePackVAECheck
 from .history import FramePackDiscretize, FramePackLearnCodebook, FramePackMethod, FramePackRepair
 from .images import FramePackResolution, FramePackStill, FramePackVideoEncode
 from .job import FramePackJob, FramePackSaveJob
+from .lists import listed
 from .live import UpstreamError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
@@ -71,7 +72,7 @@ class FramePackExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack, and those under older ids that no other pack has taken; inputs are checked."""
-        return [findable(checked(node)) for node in (*NODES, *free_aliases())]
+        return [findable(listed(checked(node))) for node in (*NODES, *free_aliases())]
 
 
 async def comfy_entrypoint() -> FramePackExtension:

@@ -38,6 +38,7 @@ class EndpointPlanner(io.ComfyNode):
     """Plans which sections are generated, in which order, and the history that each one sees."""
 
     UNSEEN = ("start_latent",)  # the picture needs none of it while the node is edited
+    AS_ONE = {"start_latent": lambda latents: one_size(latents)}  # a list of start images has one plan
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -223,8 +224,8 @@ def _order_inputs() -> list[io.Input]:
         io.Latent.Input(
             "start_latent",
             optional=True,
-            tooltip="The start image through VAEEncode: the video has its width and height. Leave it free for a list "
-            "of start images, and take width and height from FramePack Resolution.",
+            tooltip="The start image through VAEEncode: the video has its width and height. Images of a list must have "
+            "one size.",
         ),
         *choice_inputs(),
     ]
@@ -283,6 +284,17 @@ def _length(latent: dict[str, Any]) -> int:
     """Latent frames of a LATENT; a picture's has no axis of time."""
     samples = latent["samples"]
     return samples.shape[2] if samples.ndim == 5 else 1
+
+
+def one_size(latents: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first of a list's start images, whose size is that of all. Raises LatentSizeError where it is not."""
+    sizes = dict.fromkeys("x".join(map(str, latent["samples"].shape[:-3:-1])) for latent in latents)
+    if len(sizes) > 1:
+        raise LatentSizeError(
+            f"The start images of a list must have one size; got latents of {' and '.join(list(sizes)[:4])}. Resize "
+            "the images with FramePack Resolution before VAEEncode, or queue them one by one."
+        )
+    return latents[0] if latents else None
 
 
 def _size(latent: dict[str, Any], geometry: Geometry) -> tuple[int, int]:

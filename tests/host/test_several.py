@@ -59,10 +59,7 @@ def batch(graph: Graph, images: list[str]) -> list:
     return graph.add("ImageBatch", image1=first, image2=second)
 
 
-LIST = pytest.mark.xfail(strict=True, reason="Endpoint Planner plans once for each start_latent of a list")
-
-
-@pytest.mark.parametrize("listed", [pytest.param(True, marks=LIST), False], ids=["a list", "a batch"])
+@pytest.mark.parametrize("listed", [True, False], ids=["a list", "a batch"])
 def test_each_start_image_gives_the_video_that_it_gives_alone_with_the_seed_plus_its_number(
     alive: Host, short: Workflow, images: list[str], listed: bool
 ):
@@ -75,6 +72,17 @@ def test_each_start_image_gives_the_video_that_it_gives_alone_with_the_seed_plus
     for index, image in enumerate(images):
         assert torch.equal(latents[index], alone(alive, short, image, SEED + index))
     assert (clips[0] - clips[1]).abs().mean() > 0.02
+
+
+def test_start_images_of_two_sizes_are_refused_by_their_sizes(alive: Host, short: Workflow, images: list[str]):
+    graph, _, encoder = prepared(short)
+    sizes = [
+        graph.add("LoadImage", image=images[0]),
+        graph.add("EmptyImage", width=96, height=64, batch_size=1, color=0),
+    ]
+    encoder["pixels"] = graph.add("StandInList", first=sizes[0], second=sizes[1])
+    with pytest.raises(QueueError, match="must have one size; got latents of 8x8 and 12x8"):
+        graph.queue(alive)
 
 
 def test_with_a_vae_the_images_are_those_of_each_video(alive: Host, short: Workflow, images: list[str]):

@@ -34,6 +34,22 @@ class StandInVision:
         return (output,)
 
 
+class StandInList:
+    """A list of two images, whatever their sizes."""
+
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_IS_LIST = (True,)
+    FUNCTION = "list"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802 - the host's name
+        return {"required": {"first": ("IMAGE",), "second": ("IMAGE",)}}
+
+    def list(self, first, second):
+        return ([first, second],)
+
+
 class StandInOperations:
     """Loads a model with layers of another pack's own, as a GGUF loader has them, and says what its layers are."""
 
@@ -203,6 +219,7 @@ class StandInMemory:
 NODES = (
     *(
         StandInVision,
+        StandInList,
         StandInOperations,
         StandInWithoutFP8,
         StandInModel,
