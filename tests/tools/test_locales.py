@@ -9,7 +9,8 @@ import pytest
 from tools.locales import FOLDER, LANGUAGES, read, texts, translated
 
 ENGLISH = json.loads((FOLDER / "en" / "nodeDefs.json").read_text("utf-8"))
-ALIKE = {"FramePack Drift", "FramePack Farm", "FramePack Parallel", "FramePack Sigmas", "FramePack Video"}  # the same word in some languages
+# The same word in some languages.
+ALIKE = {f"FramePack {word}" for word in ("Drift", "Farm", "Parallel", "Sigmas", "Video")}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
