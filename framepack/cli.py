@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser("convert", help="make a FramePack checkpoint of a HunyuanVideo one")
     convert.add_argument(
-        "source", metavar="SRC", help="a safetensors or GGUF file, or a folder of shards with its index"
+        "source", metavar="SRC", help="a safetensors or GGUF file, or a folder of shards and its index"
     )
     convert.add_argument("target", metavar="DST", help="a new file")
     convert.add_argument("--type", choices=("Q8_0", "Q4_0"), help="of a DST that ends in .gguf (Q8_0)")
@@ -81,12 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--back", action="store_true", help="restore the checkpoint that SRC was made from")
     convert.set_defaults(run=_convert)
 
-    add_generate(commands)
-    add_drift(commands)
-    add_store(commands)
-    add_codebook(commands)
-    add_train(commands)
-    add_farm(commands)
+    for add in (add_generate, add_drift, add_store, add_codebook, add_train, add_farm):
+        add(commands)
     for command in (schedule, plan):
         command.add_argument("--height", type=int, default=HEIGHT, metavar="PX")
         command.add_argument("--width", type=int, default=WIDTH, metavar="PX")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import ceil, prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import rearrange
@@ -34,6 +34,19 @@ def check_causal(dit: nn.Module) -> None:
         raise FramePackError(
             f"Causal history is not available for {type(dit).__name__}. Turn it off, or use HunyuanVideo or Wan."
         )
+
+
+class Pictured(NamedTuple):
+    """Picture tokens ``b l d`` as the blocks take them: phases, how processes share them out, the section's rows.
+
+    `pasts` are the keys and values of a causal history in each block, else None.
+    """
+
+    img: Tensor
+    phases: Phases
+    shares: Shares
+    section: slice
+    pasts: Sequence[Any]
 
 
 class PackedSpec(Protocol):
@@ -137,6 +150,31 @@ class PackedDiT(nn.Module):
         if self.ranks.world > 1:
             before, here = [self.ranks.own(torch.cat(before, 1))] if before else [], self.ranks.own(here)
         return torch.cat([*before, here], 1)
+
+    def pictured(
+        self,
+        x: Tensor,
+        positions: Sequence[int] | None,
+        history: Sequence[ContextGroup],
+        options: Mapping[str, Any],
+        constants: Constants,
+        num_text: int = 0,
+        causal: tuple[Any, ...] | None = None,
+    ) -> Pictured:
+        """What `pack` makes, as the blocks take it beside `num_text` text tokens. Unpack it: it holds the tokens.
+
+        With `causal`, what the history is conditioned on, the history sees only itself: the tokens are the section's
+        alone, and the pasts are the same in every step.
+        """
+        img, phases = self.pack(x, positions, history, constants)
+        shares, section = self.shares(x, history, num_text), self.section(img, x)
+        if causal is None or not shares.segments[0]:
+            return Pictured(img, phases, shares, section, [None] * sum(len(getattr(self, n)) for n in self.BLOCKS))
+        before, start = img[:, : section.start], section.start
+        run = self.run(options, phases=phases[:, :start], shares=shares.first)
+        place, seen = self.past_key(history), (*(group.latents for group in history), *causal)
+        pasts = constants.keep("past", place, seen, lambda: self.pasts(before, *causal, run, options))
+        return Pictured(img[:, start:], phases[:, start:], shares.rest, slice(0, img.shape[1] - start), pasts)
 
     def section(self, img: Tensor, x: Tensor) -> slice:
         """The tokens of a section ``b c t h w`` among the picture tokens ``b l d``: the last ones."""

@@ -7,6 +7,7 @@ section; text tokens `txt` in the order image, words. Only the section's tokens 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ...nn.rope import unturned
 from ...packing.embedding import PackedEmbedding
 from ...packing.history import ContextGroup
 from ...units import BASE
-from ..memo import Constants, constants_of
+from ..memo import Constants, PartsOf, constants_of
 from ..packed import PackedDiT
 from ..running import EVERY, Blocks, Past, Run
 from .blocks import Conditioning, DoubleBlock, SingleBlock, TokenRefiner
@@ -43,6 +44,10 @@ class _ImageProjection(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.down(F.silu(self.up(image)))
+
+
+def _parts_by_layer(parts_of: PartsOf, block: nn.Module) -> list[tuple[Tensor, ...]]:
+    return [parts_of(layer) for layer in block.modulations]
 
 
 class HunyuanDiT(PackedDiT):
@@ -98,38 +103,26 @@ class HunyuanDiT(PackedDiT):
 
         x noisy latents; timestep ``b`` in [0, 1000]; context ``b l text_dim`` and its mask ``b l`` (True where a
         word stands); y pooled text ``b p``; guidance ``b`` times 1000; positions ``t`` latent frame indices;
-        image ``b l image_dim``. With `causal_history` the history sees only itself, at timestep 0, so that its keys and
-        values are the same in every step. Raises LatentSizeError where positions and frames disagree.
+        image ``b l image_dim``. With `causal_history` the history sees only itself, at timestep 0. Raises
+        LatentSizeError where positions and frames disagree.
         """
         options = transformer_options or {}
         timestep, guidance, constants = self.rounded(timestep, guidance, constants_of(options), x.dtype)
         context, mask = trim(context, attention_mask)
-        img, phases = self.pack(x, positions, history, constants)
-        txt = self.refined(context, mask, timestep, self.run(options, key_mask(mask, context.shape[1])), constants)
-        if image is not None and self.spec.image_dim:
-            seen = constants.keep("image", None, (image,), lambda: self.image_projection(image))
-            txt = torch.cat([seen, txt], 1)
+        txt = self.text(context, mask, timestep, image, options, constants)
         parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
-
-        section, shares = self.section(img, x), self.shares(x, history, txt.shape[1])
-        txt, pasts = self.ranks.own(txt), [None] * len(self.blocks_in_order)
-        if causal_history and shares.segments[0]:
-            place, seen = self.past_key(history), (*(g.latents for g in history), y, guidance)
-            run = self.run(options, phases=phases[:, : section.start], shares=shares.first)
-            before = img[:, : section.start], y, guidance, run, options
-            pasts = constants.keep("past", place, seen, lambda: self.pasts(*before))
-            img, phases, shares = img[:, section.start :], phases[:, section.start :], shares.rest
-            section = slice(0, img.shape[1])
+        vec = partial(_parts_by_layer, parts_of)
+        causal, num_text = (y, guidance) if causal_history else None, txt.shape[1]
+        img, phases, shares, section, pasts = self.pictured(x, positions, history, options, constants, num_text, causal)
+        txt = self.ranks.own(txt)
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
         run = self.run(options, key_mask(mask, sum(shares.segments)), phases, shares)
         blocks = Blocks(run, options, self.takes_runs, ("single_block", self.spec.single_blocks - 1), section)
         for i, block in enumerate(self.transformer_blocks):
-            vec = [parts_of(layer) for layer in block.modulations]
-            img, txt = blocks("double_block", i, block, pasts[i], img=img, txt=txt, vec=vec)
+            img, txt = blocks("double_block", i, block, pasts[i], img=img, txt=txt, vec=vec(block))
         img, pasts = torch.cat([img, txt], 1), pasts[len(self.transformer_blocks) :]
         for i, block in enumerate(self.single_transformer_blocks):
-            vec = [parts_of(layer) for layer in block.modulations]
-            img = blocks("single_block", i, block, pasts[i], img=img, vec=vec)
+            img = blocks("single_block", i, block, pasts[i], img=img, vec=vec(block))
 
         scale, shift = parts_of(self.norm_out)
         out = self.proj_out(modulated_norm(blocks.read(img), shift, scale))
@@ -154,6 +147,22 @@ class HunyuanDiT(PackedDiT):
                 img, past = blocks.kept(block, **tokens)
             found.append(past)
         return found
+
+    def text(
+        self,
+        context: Tensor,
+        mask: Tensor | None,
+        timestep: Tensor,
+        image: Tensor | None,
+        options: Mapping[str, Any],
+        constants: Constants,
+    ) -> Tensor:
+        """Word tokens ``b l d``, behind those of the start image where the model takes one."""
+        run = self.run(options, key_mask(mask, context.shape[1]))
+        txt = self.refined(context, mask, timestep, run, constants)
+        if image is None or not self.spec.image_dim:
+            return txt
+        return torch.cat([constants.keep("image", None, (image,), lambda: self.image_projection(image)), txt], 1)
 
     def rounded(
         self, timestep: Tensor, guidance: Tensor | None, constants: Constants, dtype: torch.dtype

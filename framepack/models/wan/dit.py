@@ -184,18 +184,12 @@ class WanDiT(PackedDiT, Table):
         options = transformer_options or {}
         constants, embedder = constants_of(options), self.condition_embedder
         history = [replace(group, latents=self.with_known(group.latents, known=True)) for group in history]
-        img, phases = self.pack(self.with_known(x, known=False), positions, history, constants)
+        x = self.with_known(x, known=False)
         time, vec = embedder.time(timestep, context.dtype)
         txt, seen = constants.keep("words", None, (context, image), lambda: embedder.tokens(context, image))
 
-        section, shares, pasts = self.section(img, x), self.shares(x, history), [None] * len(self.blocks)
-        if causal_history and shares.segments[0]:
-            place, there = self.past_key(history), (*(g.latents for g in history), txt, seen)
-            run = self.run(options, phases=phases[:, : section.start], shares=shares.first)
-            before = img[:, : section.start], txt, seen, run, options
-            pasts = constants.keep("past", place, there, lambda: self.pasts(*before))
-            img, phases, shares = img[:, section.start :], phases[:, section.start :], shares.rest
-            section = slice(0, img.shape[1])
+        causal = (txt, seen) if causal_history else None
+        img, phases, shares, section, pasts = self.pictured(x, positions, history, options, constants, causal=causal)
         run = self.run(options, phases=phases, shares=shares)
         blocks = Blocks(run, options, self.takes_runs, ("double_block", self.spec.blocks - 1), section)
         for i, block in enumerate(self.blocks):
