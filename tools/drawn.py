@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw
 
+from framepack.models.helios import HELIOS_14B
 from framepack.pictures.drawing import font
 from framepack.pictures.plan_picture import draw_plan
 from framepack.planning.request import Endpoint, Extension
@@ -22,6 +23,7 @@ from framepack.schedule.grammar import parse
 from framepack.schedule.presets import PRESETS
 
 from .host import REPO
+from .shipped_helios import SCHEDULE as HELIOS
 
 WORKFLOWS, DOCS, WEB = REPO / "workflows", REPO / "docs", REPO / "web"
 INK, PAPER, ORANGE, BLUES = "#1d2733", "#ffffff", "#e8590c", ("#0b4f8a", "#3a7fc0", "#7fb0dc", "#b9d5ee", "#dcebf7")
@@ -37,6 +39,16 @@ SAYS = {
     "single_frame": ("A single frame", "the scene, changed", {"schedule": "f1k1_x_g1_f1k1f2k2f16k4_td", "frames": 2}),
     "extend_forwards": ("Extend forwards", "go on from a video", {"schedule": FORWARD, "extend": "forwards"}),
     "extend_backwards": ("Extend backwards", "lead up to a video", {"schedule": INVERTED, "extend": "backwards"}),
+    **{
+        f"helios_{task}_{variant}": (f"Helios {variant.capitalize()}", line, {"helios": True, **values})
+        for task, line, values in (
+            ("text_to_video", "text to video", {"start": False, "no_start": "zero"}),
+            ("image_to_video", "image to video", {}),
+            ("extend", "go on from a video", {"extend": "forwards"}),
+        )
+        for variant in ("base", "distilled")
+    },
+    "helios_repair_distilled": ("Helios Distilled", "long, with drift repair", {"helios": True, "frames": 72}),
 }
 
 
@@ -80,12 +92,23 @@ def of_plan(title: str, line: str, values: dict) -> Image.Image:
 
 
 def _plan(
-    schedule: str, frames: int = 37, endpoint: int | None = None, extend: str | None = None, **values
+    schedule: str = HELIOS,
+    frames: int = 37,
+    endpoint: int | None = None,
+    extend: str | None = None,
+    helios: bool = False,
+    **values,
 ) -> Image.Image:
+    if helios:
+        frames, values = frames // 9 * 9, values | {"geometry": HELIOS_14B.geometry}
     if endpoint is not None:
         frames, values = 73, values | {"endpoints": (Endpoint(frame=endpoint, slot="middle"),)}
     if extend is not None:
-        values |= {"start": False, "no_start": "zero", "extend": Extension(num_lat_frames=10, direction=extend)}
+        values |= {
+            "start": False,
+            "no_start": "zero",
+            "extend": Extension(num_lat_frames=9 if helios else 10, direction=extend),
+        }
     given = {"start": True} | values
     return draw_plan(make_plan(parse(schedule), num_lat_frames=frames, height=640, width=640, **given)).convert("RGB")
 

@@ -68,7 +68,7 @@ GROUPS = (
         title="4 Sample",
         color="#8a5b8a",
         columns=1,
-        heights={"FramePackSolver": 90, "FramePackPyramid": 290, "SectionSampler": 730},
+        heights={"FramePackSolver": 90, "FramePackPyramid": 290, "FramePackRepair": 160, "SectionSampler": 730},
     ),
     Group(
         title="5 Save",

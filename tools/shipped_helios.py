@@ -12,7 +12,7 @@ VAE, TEXT = "wan_2.1_vae.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 REPACKAGED = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 FILES = {VAE: (f"{REPACKAGED}/vae/{VAE}", "vae"), TEXT: (f"{REPACKAGED}/text_encoders/{TEXT}", "text_encoders")}
 SIZE = {"width": 640, "height": 384}
-FPS, SECONDS = 24.0, 5.5  # four sections of 33 frames
+FPS, SECONDS, LONG = 24.0, 5.5, 22.0  # four sections of 33 frames, and sixteen
 BASE, DISTILLED = "base", "distilled"
 FOLDERS = {BASE: "Helios-Base/", DISTILLED: "Helios-Distilled/"}  # in models/diffusion_models
 PROMPT = "A small boat with a red sail glides over a calm bay at sunset while gulls circle above it, cinematic light."
@@ -26,8 +26,8 @@ NEEDS = (
     "28 GB) as the folder **models/diffusion_models/{name}**, its index among its files. ComfyUI offers to download "
     "the text encoder and the VAE, those of Wan 2.1 (about 7 GB). On smaller cards set weight_dtype to "
     "fp8_e4m3fn_scaled."
-    "\n\n**Size, time, memory**: 640 x 384 pixels, 5.5 s at 24 frames per second = 4 sections. Every section costs the "
-    "same, however long the video is. No card was measured by us yet."
+    "\n\n**Size, time, memory**: 640 x 384 pixels, {seconds:g} s at 24 frames per second = {sections} sections. Every "
+    "section costs the same, however long the video is. No card was measured by us yet."
     "\n\n**Reuse**: the order is forward, so a longer video keeps its sections, and a new prompt makes those from "
     "there on."
 )
@@ -36,9 +36,10 @@ NEEDS = (
 class Helios:
     """The parts that all workflows of a variant share."""
 
-    def __init__(self, task: str, variant: str, title: str, about: str):
-        folder = FOLDERS[variant]
-        note = f"## {title}, Helios {variant.capitalize()}\n\n{about} {ABOUT[variant]}" + NEEDS.format(name=folder[:-1])
+    def __init__(self, task: str, variant: str, title: str, about: str, seconds: float = SECONDS):
+        folder, self.seconds = FOLDERS[variant], seconds
+        needs = NEEDS.format(name=folder[:-1], seconds=seconds, sections=round(seconds * FPS / 33))
+        note = f"## {title}, Helios {variant.capitalize()}\n\n{about} {ABOUT[variant]}{needs}"
         self.g = g = Graph(f"helios_{task}_{variant}", note)
         self.variant = variant
         self.model = g.add("FramePackLoadModel", model_name=folder)
@@ -59,7 +60,7 @@ class Helios:
     def finish(self, start_image: bool = False, planned: dict[str, Any] | None = None, **outside: Any) -> Graph:
         """Plan, sample, decode each section as it is finished, and save."""
         g = self.g
-        given = {"seconds": SECONDS, "fps": FPS, "start_image": start_image, "without_start": "zero latent"}
+        given = {"seconds": self.seconds, "fps": FPS, "start_image": start_image, "without_start": "zero latent"}
         wanted = given | SIZE | (planned or {})
         plan = g.ask(g.add("EndpointPlanner", schedule=self.schedule, model=self.model, **wanted), "seconds")
         samples = g.add(
@@ -97,11 +98,30 @@ def image_to_video(variant: str) -> Graph:
         "still clip of it stands before the first section."
     )
     h = Helios("image_to_video", variant, "Image to video", about)
+    start, still = _start(h)
+    return h.finish(start_image=True, start_latent=start, still_latent=still)
+
+
+def repair(variant: str) -> Graph:
+    """A long video from an image, with the authors' own repair of drift."""
+    about = (
+        "A long video from an image, with the repair of drift that Helios's authors describe: where the mean and the "
+        "variance of earlier sections leave those of the start by more than 0.15, the model sees these sections "
+        "through noise of level 0.1. Raise **match** in FramePack Repair if colours still change."
+    )
+    h = Helios("repair", variant, "Long image to video with drift repair", about, LONG)
+    start, still = _start(h)
+    treated = h.g.add("FramePackRepair", match=0.0, noise=0.1, noise_above=0.15)
+    given = {"start_latent": start, "still_latent": still, "history": treated}
+    return h.finish(start_image=True, **given)
+
+
+def _start(h: Helios) -> tuple[Node, Node]:
+    """A start image's latent, and a still clip of it."""
     loaded = h.g.add("LoadImage", title="Start image", image="framepack_red_star.png")
     image = h.fitted(h.g.ask(loaded, "image"))
     start = h.g.add("VAEEncode", title="Start image", pixels=image, vae=h.vae)
-    still = h.g.add("FramePackStill", image=image, vae=h.vae, section_length=9)
-    return h.finish(start_image=True, start_latent=start, still_latent=still)
+    return start, h.g.add("FramePackStill", image=image, vae=h.vae, section_length=9)
 
 
 def extend(variant: str) -> Graph:
@@ -121,4 +141,7 @@ def _made(task: Callable[[str], Graph], variant: str) -> Callable[[], Graph]:
     return lambda: task(variant)
 
 
-HELIOS = tuple(_made(task, v) for task in (text_to_video, image_to_video, extend) for v in (BASE, DISTILLED))
+HELIOS = (
+    *(_made(task, v) for task in (text_to_video, image_to_video, extend) for v in (BASE, DISTILLED)),
+    _made(repair, DISTILLED),
+)
