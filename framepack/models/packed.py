@@ -158,6 +158,7 @@ class PackedDiT(nn.Module):
         history: Sequence[ContextGroup],
         options: Mapping[str, Any],
         constants: Constants,
+        *,
         num_text: int = 0,
         causal: tuple[Any, ...] | None = None,
     ) -> Pictured:

@@ -109,11 +109,13 @@ class HunyuanDiT(PackedDiT):
         options = transformer_options or {}
         timestep, guidance, constants = self.rounded(timestep, guidance, constants_of(options), x.dtype)
         context, mask = trim(context, attention_mask)
-        txt = self.text(context, mask, timestep, image, options, constants)
+        txt = self.text(context, mask, timestep, image=image, options=options, constants=constants)
         parts_of = constants.modulation(self.modulations, timestep, (y, guidance), self.activated)
         vec = partial(_parts_by_layer, parts_of)
-        causal, num_text = (y, guidance) if causal_history else None, txt.shape[1]
-        img, phases, shares, section, pasts = self.pictured(x, positions, history, options, constants, num_text, causal)
+        causal = (y, guidance) if causal_history else None
+        img, phases, shares, section, pasts = self.pictured(
+            x, positions, history, options, constants, num_text=txt.shape[1], causal=causal
+        )
         txt = self.ranks.own(txt)
         phases = torch.cat([phases, unturned(txt.shape[1], phases)], 1)
         run = self.run(options, key_mask(mask, sum(shares.segments)), phases, shares)
@@ -153,6 +155,7 @@ class HunyuanDiT(PackedDiT):
         context: Tensor,
         mask: Tensor | None,
         timestep: Tensor,
+        *,
         image: Tensor | None,
         options: Mapping[str, Any],
         constants: Constants,
