@@ -28,7 +28,7 @@ ALLOWED = {
     "pipeline": {"errors", "units", "schedule", "planning", "packing", "sampling", "store"},
     "checkpoints": {"errors", "units", "nn", "packing", "models"},
     "vae": {"errors", "units", "nn"},
-    "training": BASICS | {"store", "nn", "packing", "models", "sampling", "checkpoints"},
+    "training": BASICS | {"store", "nn", "packing", "models", "sampling", "pipeline", "checkpoints"},
     "metrics": {"errors", "units"},
     "methods": {"errors"},
     "shapes": BASICS

@@ -1,24 +1,20 @@
-"""The built-in model's encoders and its samples, as training takes them."""
+"""The built-in model's encoders, and its samples as videos, as training takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..planning.video import make_plan
-from ..sampling.guidance import Guidance
-from ..schedule.presets import resolve
+from ..checkpoints.model_file import ModelFile
 from ..store.digest import digest
 from ..training.command import Means
-from ..training.parallel import rank
+from ..training.samples import Show
 from ..training.settings import ConfigError
 from ..training.trainer import Trainer
 from . import builtin
-from .generate import Builtin, generate
+from .generate import Builtin
 from .video_files import write_video
 
 
@@ -30,6 +26,10 @@ class BuiltinEncoder:
         weights = {f"vae.{k}": v for k, v in model.vae.state_dict().items()}
         weights |= {f"text.{k}": v for k, v in model.text.state_dict().items()}
         self.name = f"builtin {digest(weights)[:16]}"
+        zeros, ones = (torch.full((1, model.dit.spec.in_channels, 1, 1, 1), value) for value in (0.0, 1.0))
+        shift = model.latent_format.process_out(zeros)
+        self.scale = (model.latent_format.process_out(ones) - shift).flatten().tolist()
+        self.shift = shift.flatten().tolist()
 
     @classmethod
     def load(cls, folder: Path = builtin.ASSETS) -> BuiltinEncoder:
@@ -47,29 +47,28 @@ class BuiltinEncoder:
         return {"context": context[0], "y": pooled[0]}
 
 
-def sampler_of(trainer: Trainer) -> Callable[[int], None]:
-    """What makes the samples of a run on the built-in latents: a video for each prompt, out/samples/STEP_PROMPT.mp4.
-
-    Raises ConfigError for another model.
-    """
-    how, folder = trainer.config.samples, trainer.config.run.out / "samples"
-    plan = make_plan(resolve(how.schedule), num_lat_frames=how.num_lat_frames, start=False)
-    base = Builtin.load()
-    if trainer.model.dit.spec.text_dim != base.dit.spec.text_dim:
-        raise ConfigError("Samples are available for the built-in model only. Set samples.every to 0.")
-
-    def sample(step: int) -> None:
-        dit = trainer.model.dit
-        with trainer.mean_in_place():
-            model = replace(base, dit=dit)
-            latents = generate(
-                model, plan, list(how.prompts), start=None, steps=how.steps, seed=0, guidance=Guidance(cfg=how.cfg)
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, clip in enumerate(latents if rank() == 0 else ()):
-            write_video(base.pixels(clip), folder / f"{step:09d}_{number}.mp4")
-
-    return sample
+def encoder_for(model: Path) -> BuiltinEncoder:
+    """The encoder of a checkpoint's folder. Raises ConfigError where it is not of the built-in model's latents."""
+    encoder, spec = BuiltinEncoder.load(), ModelFile.open(model).spec
+    if spec.text_dim != encoder.model.dit.spec.text_dim:
+        raise ConfigError(
+            f"data.folder is encoded for the built-in model, and {model.name} is another. Name its VAE and text "
+            "encoders in a table [host], which encodes through ComfyUI, or fill data.cache and leave folder out."
+        )
+    return encoder
 
 
-MEANS = Means(encoder=BuiltinEncoder.load, sampler=sampler_of)
+def videos_of(trainer: Trainer) -> Show | None:
+    """What writes samples as videos, .mp4, where the run's clips are the built-in encoder's; else None."""
+    encoder = BuiltinEncoder.load()
+    if trainer.clips.index.encoder != encoder.name:
+        return None
+
+    def show(latents: Tensor, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(encoder.model.pixels(latents), path.with_name(path.name + ".mp4"))
+
+    return show
+
+
+MEANS = Means(encoder=encoder_for, videos=videos_of)

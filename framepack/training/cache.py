@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,12 +101,17 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What a cache holds: clips, the encoder that made them, and the files that were left out, with the reasons."""
+    """What a cache holds: clips, the encoder that made them, and the files that were left out, with the reasons.
+
+    Latents as a VAE has them are those of the cache times `scale` plus `shift`, one each a channel, where known.
+    """
 
     encoder: str
     clips: tuple[Clip, ...]
     grey: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
+    scale: Sequence[float] = ()
+    shift: Sequence[float] = ()
 
     def write(self, folder: Path) -> None:
         """Write it into a cache."""

@@ -16,10 +16,12 @@ from .cache import Index, Texts
 from .clips import Clips
 from .config import Config
 from .console import Printed
+from .elsewhere import encode_through
 from .encoding import Encoder, encode
 from .exporting import export_lora, export_model
 from .parallel import alone, rank, shard, start, wait
 from .reports import read_log, summary
+from .samples import Show, as_latents, sampler_of
 from .settings import load
 from .trainees import Recompute
 from .trainees import load as load_trainee
@@ -30,10 +32,20 @@ LORA, MODEL = "lora.safetensors", "model.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """What training takes from outside: the encoder of folders, and how samples are made of a trainer's model."""
+    """What training takes from outside: the encoder of a checkpoint's folders, and what writes samples as videos.
 
-    encoder: Callable[[], Encoder]
-    sampler: Callable[[Trainer], Callable[[int], None]] | None = None
+    Without the latter, or where it gives None, samples are written as latents.
+    """
+
+    encoder: Callable[[Path], Encoder]
+    videos: Callable[[Trainer], Show | None] | None = None
+
+    def sampler(self, trainer: Trainer) -> Callable[[int], None] | None:
+        """What makes a run's samples after a step; None where it makes none. Raises FramePackError."""
+        if not trainer.config.samples.every:
+            return None
+        show = self.videos(trainer) if self.videos else None
+        return sampler_of(trainer, show or as_latents(trainer.clips))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +79,10 @@ class Prepared:
 def index_of(config: Config, means: Means) -> Index:
     """The index of the data's cache, which is filled first where a folder is given."""
     if config.data.folder is not None and rank() == 0:
-        encode(config.data, means.encoder(), config.history.saturates, config.samples.prompts)
+        if config.host:
+            encode_through(config, config.host)
+        else:
+            encode(config.data, means.encoder(config.model.path), config.history.saturates, config.samples.prompts)
     wait()
     return Index.read(config.data.cache)
 
@@ -101,7 +116,7 @@ def train(path: Path, means: Means) -> str:
         there = fitting.available(prepared.device, fitting.size_of(trainer.model))
         printed.say(str(fitting.check(trainer, there)))
         prepared.place()
-        sample = means.sampler(trainer) if means.sampler and config.samples.every else None
+        sample = means.sampler(trainer)
         complete = trainer.run(printed.stopped, [printed], sample=sample)
     if rank():
         return ""

@@ -66,7 +66,8 @@ class Model:
 class Data:
     """The clips. `folder` holds videos and images with captions; `cache` their latents and text, encoded once.
 
-    A folder is encoded for the built-in model. Without one, `cache` must be complete already. `base` is the side of a
+    A folder is encoded by the built-in model's encoders, or with a table [host] by ComfyUI's. Without one, `cache` must
+    be complete already. `base` is the side of a
     square picture in pixels, from which the aspect buckets follow; `longest` cuts videos into clips of so many seconds.
     `faults` says what to do with files that cannot be used.
     """
@@ -84,6 +85,26 @@ class Data:
         _within("data.fps", self.fps, 1, 240)
         _at_least("data.longest", self.longest, 0.1)
         _within("data.caption_dropout", self.caption_dropout, 0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """ComfyUI, whose VAE and text encoders encode the folder in a process of its own.
+
+    `vae` and `text_encoders` are files that it lists, or paths. `path` is its folder; without it, the environment's
+    COMFYUI_PATH. `python` is its interpreter; without it, that of its own environment, else this one. `arguments` are
+    ComfyUI's own, such as "--cpu" or "--base-directory".
+    """
+
+    vae: str
+    text_encoders: tuple[str, ...]
+    path: Path | None = None
+    python: str = ""
+    arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.text_encoders:
+            raise ConfigError("host.text_encoders must name a file or two; got none.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +236,11 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Videos that are made during training, every so many steps; 0 makes none."""
+    """Videos that are made during training, every so many steps; 0 makes none.
+
+    Without `prompts`, the first clip's caption. `start` begins them with the first clip's first frame, which models
+    trained on start images need. `height` and `width` are in pixels; 0 takes the first clip's.
+    """
 
     every: int = 0
     prompts: tuple[str, ...] = ()
@@ -223,6 +248,16 @@ class Samples:
     num_lat_frames: int = 19
     steps: int = 16
     cfg: float = 1.0
+    start: bool = False
+    height: int = 0
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("every", "height", "width"):
+            _at_least(f"samples.{name}", getattr(self, name), 0)
+        for name in ("num_lat_frames", "steps"):
+            _at_least(f"samples.{name}", getattr(self, name), 1)
+        resolve(self.schedule)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +304,7 @@ class Config:
     history: History = History()
     lora: Lora | None = None
     samples: Samples = Samples()
+    host: Host | None = None
 
     def __post_init__(self) -> None:
         if not self.stage:

@@ -7,7 +7,7 @@ screen, or the encoder has changed; a caption that changed costs its text only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,9 +24,14 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (BT.601)
 
 
 class Encoder(Protocol):
-    """Makes latents and text as a model takes them. `name` changes with everything that its results depend on."""
+    """Makes latents and text as a model takes them. `name` changes with everything that its results depend on.
+
+    Latents as its VAE has them are its latents times `scale` plus `shift`, one each a channel; empty where unknown.
+    """
 
     name: str
+    scale: Sequence[float]
+    shift: Sequence[float]
 
     def latents(self, pixels: Tensor) -> Tensor:
         """pixels ``3 4n+1 h w`` in [-1, 1] -> scaled latents ``c n+1 h/8 w/8``."""
@@ -63,7 +68,8 @@ def encode(data: Data, encoder: Encoder, grey: bool = False, prompts: Iterable[s
         raise MediaError(f"Nothing in {data.folder} can be used. {name}: {reason}.")
     captions = dict.fromkeys(caption for clip in clips for caption in clip.captions)
     encode_text(data.cache, encoder, ["", *captions, *prompts])
-    index = Index(encoder=encoder.name, clips=tuple(clips), grey=grey, left_out=left_out)
+    scaled = {"scale": list(encoder.scale), "shift": list(encoder.shift)}
+    index = Index(encoder=encoder.name, clips=tuple(clips), grey=grey, left_out=left_out, **scaled)
     index.write(data.cache)
     return index
 

@@ -48,7 +48,8 @@ def _quiet() -> Iterator[None]:
 def identity(config: Config) -> dict[str, Any]:
     """What of a configuration a state depends on, as JSON data."""
     data = json.loads(json.dumps(asdict(config), default=str))
-    data.pop("samples")
+    for table in ("samples", "host"):  # what the host has encoded is told by the clips
+        data.pop(table)
     for table, names in FREE.items():
         for name in names:
             data[table].pop(name)

@@ -41,14 +41,17 @@ class Trainee(nn.Module):
         self, x: Tensor, sigma: Tensor, words: Mapping[str, Tensor], section: Section, history: list[ContextGroup]
     ) -> Tensor:
         """x ``b c t h w`` noisy, sigma ``b``, words the model's arguments for the captions -> velocity like x."""
-        more: dict[str, Any] = dict(words)
-        if "attention_mask" not in self.takes:
-            more.pop("attention_mask", None)
-        if getattr(self.dit.spec, "guidance", False):
-            more["guidance"] = torch.full_like(sigma, self.guidance * HIGHEST)
+        more: dict[str, Any] = {n: value.to(sigma.device) for n, value in self.condition(words, len(sigma)).items()}
         if self.causal:
             more["causal_history"] = True
         return self.dit(x, sigma * HIGHEST, **more, positions=section.positions, history=history)
+
+    def condition(self, words: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+        """What the DiT takes of the words of so many captions, and the distilled guidance where it has one."""
+        more = {name: value for name, value in words.items() if name != "attention_mask" or name in self.takes}
+        if getattr(self.dit.spec, "guidance", False):
+            more["guidance"] = torch.full((count,), self.guidance * HIGHEST)
+        return more
 
 
 def load(model: Model) -> tuple[Trainee, Backbone]:

@@ -79,17 +79,27 @@ def load_model(
     return patcher
 
 
-def _config(file: ModelFile, operations: Any) -> PackedConfig:
-    """The host's description of the file's model. Raises CheckpointError where its metadata says nonsense."""
+def latent_format_of(file: ModelFile) -> Any:
+    """The host's latent format of a file's model. Raises CheckpointError where its metadata says nonsense."""
     try:
         stated = builtin.read_latent_format(file.stated)
-        latent_format = StatedLatentFormat(stated) if stated else None
+        if stated:
+            return StatedLatentFormat(stated)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
         raise CheckpointError(
             f"{file.checkpoint.name}: its metadata framepack.latent_format is none ({fault!r}). Get the file again."
         ) from fault
-    hosting = import_module(f"{__package__}.models.{file.backbone.key}")
-    config = hosting.CONFIG(file.spec, latent_format or hosting.latent_format())
+    return _hosting(file).latent_format()
+
+
+def _hosting(file: ModelFile) -> Any:
+    """The module of the file's backbone in the host."""
+    return import_module(f"{__package__}.models.{file.backbone.key}")
+
+
+def _config(file: ModelFile, operations: Any) -> PackedConfig:
+    """The host's description of the file's model. Raises CheckpointError where its metadata says nonsense."""
+    config = _hosting(file).CONFIG(file.spec, latent_format_of(file))
     config.stated = file.stated
     config.custom_operations = operations
     if file.unknown:

@@ -27,6 +27,7 @@ class MadeUpEncoder:
 
     def __init__(self, small: Small):
         self.small, self.name = small, f"made up for {small.name}"
+        self.scale, self.shift = [2.0] * 16, [0.5] * 16
 
     def latents(self, pixels: Tensor) -> Tensor:
         small = torch.nn.functional.avg_pool2d(pixels, 8)[:, ::4]  # 3 t h w
@@ -78,6 +79,6 @@ def made_up_config(folder: Path, small: Small = SMALL[0], **tables: Any) -> Conf
 
 def prepared(config: Config) -> Prepared:
     """The configuration's run, from its cache."""
-    run = prepare(config, Means(encoder=lambda: MadeUpEncoder(SMALL[0])))
+    run = prepare(config, Means(encoder=lambda path: MadeUpEncoder(SMALL[0])))
     run.place()
     return run

@@ -260,6 +260,6 @@ steps = 2
 schedule = "{INVERTED}"
 """
     (tmp_path / "c.toml").write_text(text)
-    said = train(tmp_path / "c.toml", Means(encoder=lambda: MadeUpEncoder(SMALL[0])))
+    said = train(tmp_path / "c.toml", Means(encoder=lambda path: MadeUpEncoder(SMALL[0])))
     assert "loss by noise level" in said
     assert (tmp_path / "out" / "model.safetensors").is_file()
