@@ -2,21 +2,24 @@
 
 python -m benchmarks.training [--rounds 3]
 
-Memory is the process's most above what it holds after a step of a tiny model. The bare loop makes the same matrix
-products and attention, forwards and backwards, with each block recomputed. The last table states what the released size
-takes.
+Memory is what PyTorch's allocator gives out for tensors, at its most; and the process's most above what it holds after
+a step of a tiny model, which has in it what the C library keeps for itself. The bare loop makes the same matrix
+products and attention, forwards and backwards, with each block recomputed. The last table states what the presets
+take at the released size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,10 +35,12 @@ from framepack.models.hunyuan import BACKBONE, HunyuanDiT, HunyuanSpec
 from framepack.training.adapters import adapt
 from framepack.training.cache import Clip, Index, clip_path, write_tensors
 from framepack.training.clips import Clips
-from framepack.training.config import Config, Data, Lora, Model, Run, Share, Stage
+from framepack.training.config import Config, Data, Model, Run, Share, Stage
 from framepack.training.drawing import draw
 from framepack.training.fitting import Footprint, footprint_of, largest_batch
 from framepack.training.footprint import run_without_values
+from framepack.training.presets import merged, text_of
+from framepack.training.settings import parse, read
 from framepack.training.trainees import Recompute, Trainee
 from framepack.training.trainer import Trainer
 
@@ -116,8 +122,17 @@ def trainer_of(case: Case, folder: Path) -> Trainer:
     return Trainer(config, Trainee(dit), Clips(folder), words_of(spec), recompute=recompute)
 
 
-def measured(case: Case) -> tuple[int, int]:
-    """Bytes that a case's run states, and those that it takes; in a process of its own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Bytes of a run: stated before it, allocated for tensors at their most, and added to the process at its most."""
+
+    stated: int
+    tensors: int
+    process: int
+
+
+def measured(case: Case) -> Taken:
+    """What a case's run states and takes; in a process of its own."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         tiny = replace(case, heads=1, double=1, single=1, grid=(4, 4))
@@ -128,7 +143,21 @@ def measured(case: Case) -> tuple[int, int]:
             stated = footprint_of(trainer, trainer.config).peak
             for _ in range(3):
                 trainer.step()
-        return stated, peak.most - before
+        process = peak.most - before
+        del trainer
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            trainer = trainer_of(case, Path(folder))
+            for _ in range(2):
+                trainer.step()
+        trace = Path(folder) / "trace.json"
+        profiled.export_chrome_trace(str(trace))
+        return Taken(stated=stated, tensors=_most(trace), process=process)
+
+
+def _most(trace: Path) -> int:
+    """The most bytes that PyTorch's allocator had given out at once, by a profiler's trace."""
+    events = [e for e in json.loads(trace.read_text())["traceEvents"] if e.get("name") == "[memory]"]
+    return max(accumulate(e["args"]["Bytes"] for e in sorted(events, key=lambda e: e["ts"])))
 
 
 def once(trainer: Trainer) -> None:
@@ -139,11 +168,12 @@ def once(trainer: Trainer) -> None:
 
 def memory_table() -> list[str]:
     """Stated and measured memory of each case."""
-    lines = ["| run | stated | measured | measured / stated |", "|---|---|---|---|"]
+    lines = ["| run | stated | tensors | tensors / stated | process | process / stated |", "|---|---|---|---|---|---|"]
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for case in MEASURED:
-            stated, taken = pool.apply(measured, (case,))
-            lines.append(f"| {case.name} | {stated / 1e6:.0f} MB | {taken / 1e6:.0f} MB | {taken / stated:.2f} |")
+            taken = pool.apply(measured, (case,))
+            shares = [f"{part / 1e6:.0f} MB | {part / taken.stated:.2f}" for part in (taken.tensors, taken.process)]
+            lines.append(f"| {case.name} | {taken.stated / 1e6:.0f} MB | {' | '.join(shares)} |")
     return lines
 
 
@@ -221,51 +251,83 @@ def time_of_history(num: int) -> str:
         return shown(ratio(rounds(found, num, warmup=3, clock=time.process_time), "120", "5"))
 
 
-RELEASED = HunyuanSpec(image_dim=None)  # 13 billion parameters, 480 x 832
-PRESETS = (
-    ("1x24 GB", "LoRA, rank 16, fp8 base", 1, 1, {"lora": Lora(base="fp8")}),
-    ("1x80 GB", "LoRA, rank 16, bf16 base", 1, 16, {"lora": Lora()}),
-    ("1x80 GB", "packing layers", 1, 16, {"train": "packing"}),
-    ("1x80 GB", "full, Adafactor, bf16 weights", 1, 8, {"weights": "bf16"}),
-    ("8x80 GB", "full, Adafactor, fp32 master (the paper's)", 8, 64, {}),
+RELEASED = HunyuanSpec(image_dim=None)  # 13 billion parameters
+CLIP = 37  # latent frames: four sections and the start
+# Operations a second of bf16 products that a card reaches: 40 % of what its maker states, an assumption.
+RTX_4090, A100, H100 = 0.4 * 165e12, 0.4 * 312e12, 0.4 * 989e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A preset on hardware: `shards` GPUs of so many bytes; the latent grid of a clip, and cards with their rates."""
+
+    hardware: str
+    preset: str
+    grid: tuple[int, int]
+    cards: Mapping[str, float]
+    shards: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        """The preset's, with its changes."""
+        own = {"model": {"path": "none"}, "data": {"cache": "none"}, "run": {"out": "none"}}
+        return read(Config, merged(merged(parse(text_of(self.preset), self.preset), own), self.changes))
+
+
+SMALL_GRID, GRID = (30, 52), (60, 104)  # 240 x 416, and 480 x 832
+OF_80 = {"H100": H100, "A100": A100}
+ESTIMATES = (
+    Estimate(hardware="1x24 GB", preset="lora-24gb", grid=SMALL_GRID, cards={"RTX 4090": RTX_4090}),
+    Estimate(hardware="1x80 GB", preset="lora-80gb", grid=GRID, cards=OF_80),
+    Estimate(hardware="1x80 GB", preset="packing-80gb", grid=GRID, cards=OF_80),
+    Estimate(hardware="1x80 GB", preset="full-80gb", grid=GRID, cards=OF_80),
+    Estimate(hardware="8x80 GB", preset="paper", grid=GRID, cards=OF_80, shards=8),
+    Estimate(
+        hardware="8x80 GB",
+        preset="paper",
+        grid=GRID,
+        cards=OF_80,
+        shards=8,
+        changes={"run": {"at_once": 8}},
+    ),
 )
 
 
-def released(folder: Path, shards: int, batch: int, how: dict[str, Any]) -> tuple[Footprint, int]:
+def released(folder: Path, estimate: Estimate) -> tuple[Footprint, int]:
     """The footprint of the released size in a process of several, and the operations of one clip."""
-    clip = Clip(file="0.safetensors", name="0", shape=(16, 37, 60, 104), captions=("none",))
+    clip = Clip(file="0.safetensors", name="0", shape=(16, CLIP, *estimate.grid), captions=("none",))
     Index(encoder="none", clips=(clip,)).write(folder)
-    stage = Stage(steps=1, mixture=(Share(schedule=SCHEDULE, num_lat_frames=37),), train=how.get("train", "full"))
-    config = Config(
-        model=Model(path=folder, weights=how.get("weights", "fp32")),
-        data=Data(cache=folder),
-        run=Run(out=folder, batch=batch),
-        stage=(stage,),
-        lora=how.get("lora"),
-    )
+    config = estimate.config
     dit = HunyuanDiT(RELEASED, dtype=torch.bfloat16, device="meta")
     if config.lora:
         adapt(dit, config.lora, BACKBONE.in_fp8, 0)
     words = words_of(RELEASED, "meta")
     trainer = Trainer(config, Trainee(dit), Clips(folder), words, recompute=Recompute(dit, True))
     flops, one = FlopCounterMode(display=False), replace(config, run=replace(config.run, batch=1))
+    stage = config.stage[-1]
     with trainer.as_in(stage, config):
         work = largest_batch(trainer, one, stage, 1)
         run_without_values(trainer.model, *work, trainer.recompute, counter=flops, fused=False)
-    return footprint_of(trainer, config, shards), flops.get_total_flops()
+    return footprint_of(trainer, config, estimate.shards), flops.get_total_flops()
 
 
 def released_table() -> list[str]:
-    """What each preset holds at most in a process, and the operations of a step."""
+    """What each preset holds at most in a process, and how long a step takes at an assumed rate."""
     lines = [
-        "| hardware | what is trained | clips a step | peak per GPU | operations a step and GPU |",
-        "|---|---|---|---|---|",
+        "| hardware | preset | size | clips a step, at once | peak per GPU | operations a clip | a step, estimated |",
+        "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for hardware, name, shards, batch, how in PRESETS:
-            found, flops = released(Path(folder), shards, batch, how)
-            work = flops * batch / shards / 1e15
-            lines.append(f"| {hardware} | {name} | {batch} | {found.peak / 1e9:.0f} GB | {work:.2f} P |")
+        for estimate in ESTIMATES:
+            found, flops = released(Path(folder), estimate)
+            run, size = estimate.config.run, " x ".join(str(8 * side) for side in estimate.grid)
+            each = flops * run.batch / estimate.shards
+            times = ", ".join(f"{each / rate:.0f} s ({name})" for name, rate in estimate.cards.items())
+            lines.append(
+                f"| {estimate.hardware} | `{estimate.preset}` | {size} | {run.batch}, {run.at_once} "
+                f"| {found.peak / 1e9:.0f} GB | {flops / 1e15:.2g} P | {times} |"
+            )
     return lines
 
 
@@ -279,7 +341,8 @@ def main() -> None:
     lines += [f"A step, 1024 wide, against a bare loop of the same products: {time_against_bare(args.rounds)}.", ""]
     lines += [f"A step of a video of 120 s against one of 5 s: {time_of_history(args.rounds)}.", ""]
     lines += [
-        "The released size, 13 billion parameters, sections of 9 latent frames at 480 x 832:",
+        "The released size, 13 billion parameters, sections of 9 latent frames. Peaks are computed by the trainer's "
+        "memory model; times are operations over 40 % of the rate that the card's maker states. No row was run.",
         "",
         *released_table(),
     ]

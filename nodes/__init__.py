@@ -28,6 +28,7 @@ from .search import findable
 from .sections import FramePackGather, FramePackSections
 from .several import FramePackStarts, FramePackVideos
 from .store import FramePackStore
+from .training import FramePackTrainLora
 from .validation import checked
 
 NODES: list[type[io.ComfyNode]] = [
@@ -64,6 +65,7 @@ NODES: list[type[io.ComfyNode]] = [
     FramePackDiscretize,
     FramePackMethod,
     FramePackStore,
+    FramePackTrainLora,
 ]
 
 

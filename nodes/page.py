@@ -31,6 +31,7 @@ ADVANCED: dict[str, tuple[str, ...]] = {
     "FramePackVideo": ("grid",),
     "FramePackParallel": ("device", "attention"),
     "FramePackFarm": ("processes", "dtype", "threads"),
+    "FramePackTrainLora": ("optimizer", "base_weights", "first_frames"),
 }
 # A text that has names, each with its value and what it is for. The input stays a text: a list takes no other value.
 NAMED: dict[tuple[str, str], list[tuple[str, str, str]]] = {

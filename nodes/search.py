@@ -24,6 +24,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "FramePackStill": ("helios", "start image", "still"),
     "FramePackVideoEncode": ("extend", "continue video", "encode video"),
     "FramePackLoraLoader": ("lora", "hunyuan", "wan"),
+    "FramePackTrainLora": ("train", "finetune", "lora", "dataset"),
     "FramePackSigmas": ("sigmas", "scheduler", "shift"),
     "FramePackSolver": ("unipc", "euler", "sampler", "helios"),
     "FramePackPyramid": ("helios", "pyramid", "distilled", "sampler", "few steps"),

@@ -20,9 +20,9 @@ from .elsewhere import encode_through
 from .encoding import Encoder, encode
 from .exporting import export_lora, export_model
 from .parallel import alone, rank, shard, start, wait
+from .presets import load
 from .reports import read_log, summary
 from .samples import Show, as_latents, sampler_of
-from .settings import load
 from .trainees import Recompute
 from .trainees import load as load_trainee
 from .trainer import Trainer
@@ -106,7 +106,7 @@ def prepare(config: Config, means: Means) -> Prepared:
 
 def train(path: Path, means: Means) -> str:
     """Run a configuration to its end, or until Ctrl-C; gives a summary for people. Raises FramePackError."""
-    config = load(path, Config)
+    config = load(path)
     start(config.model.device)
     with Printed(sys.stdout if rank() == 0 else None) as printed:
         prepared = prepare(config, means)
@@ -133,6 +133,6 @@ def train(path: Path, means: Means) -> str:
 
 def export(path: Path, target: Path, means: Means) -> str:
     """Write the newest state of a configuration's run into a file. Raises FramePackError."""
-    config = load(path, Config)
+    config = load(path)
     prepared = prepare(config, means)
     return f"done: {prepared.export(target)}"

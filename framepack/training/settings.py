@@ -26,13 +26,12 @@ class ConfigError(FramePackError):
     """A configuration file that cannot be read, or a value in it that cannot be used."""
 
 
-def load(path: Path, cls: type[T]) -> T:
-    """Read a TOML file as a dataclass. Raises ConfigError."""
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The tables of TOML. Raises ConfigError, which names where it is from."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise ConfigError(f"Cannot read the configuration {path}: {fault}.") from fault
-    return read(cls, data)
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError(f"Cannot read the configuration {where}: {fault}.") from fault
 
 
 def read(cls: type[T], data: object, where: str = "") -> T:

@@ -15,7 +15,7 @@ from .images import encoded_images, resize
 from .interrupt import poll
 from .jobs import affine, condition, model_path, output_path, solver_name
 from .keeping import check_locks, section_store
-from .loading import DTYPES, describe, load_model
+from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import begin_plan
 from .pictures import on_page, temporary_path
@@ -37,6 +37,15 @@ from .step_cache import with_step_cache
 from .text import load_text_encoder
 from .titles import title_of
 from .trained import check_solver, schedule_warning, warn_of_positions, warn_of_schedule
+from .training_places import (
+    cache_of,
+    check_name,
+    folder_state,
+    learn,
+    run_place,
+    training_device,
+    training_folder,
+)
 from .treatments import (
     check_codebook,
     check_treatment,
@@ -53,6 +62,14 @@ from .video import StreamedVideo
 __all__ = [
     "AUTO",
     "CLIPS",
+    "cache_of",
+    "check_name",
+    "folder_state",
+    "learn",
+    "order_trained",
+    "run_place",
+    "training_device",
+    "training_folder",
     "check_solver",
     "schedule_warning",
     "warn_of_positions",

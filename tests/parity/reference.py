@@ -42,6 +42,9 @@ class Case:
     width: int
     words: tuple[int, ...]
     forward: bool  # F1's positions, else inverted ones
+    text_dim: int = 24
+    pooled_dim: int = 12
+    std: float = 0.2
 
     @classmethod
     def draw(cls, seed: int) -> Case:
@@ -75,15 +78,15 @@ def models(case: Case) -> tuple[HunyuanVideoFramepackTransformer3DModel, Hunyuan
         num_single_layers=case.single,
         num_refiner_layers=case.refiner,
         guidance_embeds=case.guidance,
-        text_embed_dim=24,
-        pooled_projection_dim=12,
+        text_embed_dim=case.text_dim,
+        pooled_projection_dim=case.pooled_dim,
         rope_axes_dim=case.axes,
         has_image_proj=case.image,
         image_proj_dim=20,
         has_clean_x_embedder=True,
     ).eval()
     for parameter in theirs.parameters():  # no layer starts at zero, so that every one of them counts
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=case.std)
     weights = theirs.state_dict()
     if not case.image:
         theirs.image_projection = NoImage(case.heads * head_dim)

@@ -19,9 +19,9 @@ def both(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     b, grid, where = case.batch, (case.height, case.width), positions(case)
     x = torch.randn(b, 16, 9, *grid)
     clean = {k: torch.randn(b, 16, n, *grid) for k, n in (("1", 2), ("2", 2), ("4", 16))}
-    text = torch.randn(b, max(case.words) + 2, 24)
+    text = torch.randn(b, max(case.words) + 2, case.text_dim)
     mask = torch.arange(text.shape[1]) < torch.tensor(case.words)[:, None]
-    pooled, image = torch.randn(b, 12), torch.randn(b, 5, 20)
+    pooled, image = torch.randn(b, case.pooled_dim), torch.randn(b, 5, 20)
     timestep = torch.rand(b) * 1000
     guidance = torch.full((b,), 9000.0) if case.guidance else None
     indices = {k: torch.tensor(v) for k, v in where.items()}  # in one dimension: theirs takes no batch of them

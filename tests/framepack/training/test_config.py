@@ -6,7 +6,8 @@ import pytest
 
 from framepack.errors import FramePackError
 from framepack.training.config import Config, Share, Stage
-from framepack.training.settings import ConfigError, load, read
+from framepack.training.presets import load, names, text_of
+from framepack.training.settings import ConfigError, parse, read
 
 WHOLE = {
     "model": {"path": "m.safetensors"},
@@ -76,11 +77,50 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
     for content in (b"[model", b"\xff\xfe"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match="c.toml"):
-            load(path, Config)
+            load(path)
     with pytest.raises(ConfigError, match="none.toml"):
-        load(tmp_path / "none.toml", Config)
+        load(tmp_path / "none.toml")
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_over_the_decay():
     stage = Stage(steps=10, mixture=(Share(),), rate=1.0, warmup=4, decay=0.5)
     assert [round(stage.rate_at(step), 2) for step in (0, 1, 3, 5, 6, 9)] == [0.25, 0.5, 1.0, 1.0, 0.8, 0.2]
+
+
+OWN = """
+preset = "{name}"
+[model]
+path = "m.safetensors"
+[data]
+cache = "c"
+[run]
+out = "o"
+"""
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_configuration_starts_from_a_preset(tmp_path, name: str):
+    path = tmp_path / "c.toml"
+    path.write_text(OWN.format(name=name), encoding="utf-8")
+    config, stated = load(path), parse(text_of(name), name)
+    assert config.run.batch == stated["run"]["batch"]
+    assert len(config.stage) == len(stated["stage"])
+    path.write_text(OWN.format(name=name) + "batch = 2\n[[stage]]\nsteps = 3\nmixture = [{}]\n", encoding="utf-8")
+    changed = load(path)
+    assert (changed.run.batch, changed.run.at_once, changed.steps) == (2, config.run.at_once, 3)
+
+
+def test_the_papers_preset_is_the_papers(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(OWN.format(name="paper"), encoding="utf-8")
+    config = load(path)
+    stage = config.stage[0]
+    assert (stage.optimizer, stage.rate, stage.train, config.run.clip) == ("adafactor", 1e-5, "full", 0.5)
+    assert (config.run.batch, config.data.base) == (64, 640)
+
+
+def test_an_unknown_preset_is_named_and_the_nearest_suggested(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text(OWN.format(name="lora-24g"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'lora-24g'.*'lora-24gb'"):
+        load(path)
