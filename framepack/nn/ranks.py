@@ -43,17 +43,11 @@ class Ranks:
         return x if self.world == 1 else x[:, self.span(x.shape[1])].clone()
 
     def whole(self, x: Tensor, num: int) -> Tensor:
-        """All `num` rows ``b num ...`` from every process's own."""
-        if self.world == 1:
-            return x
-        import torch.distributed as dist  # a process that is alone needs none of it
+        """All `num` rows ``b num ...`` from every process's own.
 
-        longest = -(-num // self.world)
-        padded = x.new_zeros(longest, x.shape[0], *x.shape[2:])
-        padded[: x.shape[1]] = x.transpose(0, 1)
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded, group=self.group)
-        return torch.cat([part[: self.count(num, rank)] for rank, part in enumerate(parts)]).transpose(0, 1)
+        Each process's loss over all rows counts once, so its gradient goes to its own rows alone.
+        """
+        return x if self.world == 1 else _Whole.apply(x, num, self)
 
     def check_heads(self, heads: int) -> None:
         """Each process attends for as many heads. Raises FramePackError where that is impossible."""
@@ -63,6 +57,26 @@ class Ranks:
                 f"The number of processes must divide the model's {heads} attention heads; got {self.world}. Start "
                 f"{', '.join(fitting[:-1]) + ' or ' if len(fitting) > 1 else ''}{fitting[-1]}."
             )
+
+
+class _Whole(torch.autograd.Function):
+    """All rows from every process's own; the gradient of own rows is what this process's loss has for them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, num: int, ranks: Ranks) -> Tensor:
+        import torch.distributed as dist  # a process that is alone needs none of it
+
+        ctx.span = ranks.span(num)
+        longest = -(-num // ranks.world)
+        padded = x.new_zeros(longest, x.shape[0], *x.shape[2:])
+        padded[: x.shape[1]] = x.transpose(0, 1)
+        parts = [torch.empty_like(padded) for _ in range(ranks.world)]
+        dist.all_gather(parts, padded, group=ranks.group)
+        return torch.cat([part[: ranks.count(num, rank)] for rank, part in enumerate(parts)]).transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad[:, ctx.span], None, None
 
 
 ALONE = Ranks()

@@ -2,7 +2,8 @@
 
 Everything but attention makes a token from that token alone, so a process keeps its own rows through all blocks. Around
 self-attention two exchanges turn rows of all heads into all rows of some heads, and back. Any number of tokens will do:
-processes hold as many, but for one. For inference only: the exchanges have no gradient.
+processes hold as many, but for one. An exchange's gradient is the exchange back, so the sum of all processes' gradients
+is that of one process with all tokens.
 
 Dims: b batch, l tokens, n heads, e head dim; p processes.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -53,17 +55,30 @@ class Ulysses:
         p, own = self.ranks.world, x.shape[2]
         sent = x.unflatten(1, (p, -1)).permute(1, 3, 0, 2, 4).contiguous()  # p l b n/p e
         del x
-        got = sent.new_empty(sum(rows), *sent.shape[2:])
-        dist.all_to_all_single(got, sent.flatten(0, 1), rows, [own] * p, group=self.ranks.group)
+        got = _Exchange.apply(sent.flatten(0, 1), rows, [own] * p, self.ranks.group)
         return got.permute(1, 2, 0, 3)
 
     def _own_rows(self, x: Tensor, rows: list[int]) -> Tensor:
         """All rows of this process's heads ``b l n/p*e`` -> own rows of all heads ``b l n*e``."""
         p, own = self.ranks.world, rows[self.ranks.rank]
         sent = x.transpose(0, 1).contiguous()
-        got = sent.new_empty(p * own, *sent.shape[1:])
-        dist.all_to_all_single(got, sent, [own] * p, rows, group=self.ranks.group)
+        got = _Exchange.apply(sent, [own] * p, rows, self.ranks.group)
         return got.unflatten(0, (p, own)).permute(2, 1, 0, 3).flatten(2)
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows from every process to every process: `received` of each, `sent` to each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, received: list[int], sent: list[int], group: Any) -> Tensor:
+        ctx.back = sent, received, group
+        got = x.new_empty(sum(received), *x.shape[1:])
+        dist.all_to_all_single(got, x, received, sent, group=group)
+        return got
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Exchange.apply(grad.contiguous(), *ctx.back), None, None, None
 
 
 def ulysses(inner: Attention, mesh: DeviceMesh | None = None) -> Ulysses:

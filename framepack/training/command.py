@@ -19,7 +19,7 @@ from .console import Printed
 from .elsewhere import encode_through
 from .encoding import Encoder, encode
 from .exporting import export_lora, export_model
-from .parallel import alone, rank, shard, start, wait
+from .parallel import alone, rank, shard, share_tokens, start, wait
 from .presets import load
 from .reports import read_log, summary
 from .samples import Show, as_latents, sampler_of
@@ -61,8 +61,10 @@ class Prepared:
         """Move the model to its device, or share it out over the processes."""
         if alone():
             self.trainer.model.to(self.device)
-        else:
-            shard(self.trainer.model.dit, self.device, self.config.model.weights)
+            return
+        if self.config.run.sequence > 1:
+            share_tokens(self.trainer.model.dit, self.device, self.config.run.sequence)
+        shard(self.trainer.model.dit, self.device, self.config.model.weights)
 
     def export(self, target: Path) -> Path:
         """Write what was trained into a new file, or over one that an earlier export of this run wrote."""

@@ -268,7 +268,8 @@ class Run:
     norm. `ema` is the decay of the running mean of the weights; 0 keeps none. `keep` finished states stay on disk.
     Losses are read from the device every `read_every` steps, since reading waits for it; so long a loss that is not
     finite can stay unnoticed. `skips` steps may have a loss or a gradient that is not finite; the gradient of such a
-    step counts as zero. With 0 a run stops at the first such loss.
+    step counts as zero. With 0 a run stops at the first such loss. `sequence` processes share each clip's tokens, so
+    that a clip takes that much less memory in each.
     """
 
     out: Path
@@ -284,9 +285,10 @@ class Run:
     other_world: bool = False
     read_every: int = 1
     skips: int = 0
+    sequence: int = 1
 
     def __post_init__(self) -> None:
-        counts = ("batch", "save_every", "keep", "report_every", "read_every")
+        counts = ("batch", "save_every", "keep", "report_every", "read_every", "sequence")
         for name, least in (("at_once", 0), ("skips", 0), *((name, 1) for name in counts)):
             _at_least(f"run.{name}", getattr(self, name), least)
         _at_least("run.clip", self.clip, 0)

@@ -73,7 +73,8 @@ def _of_stage(trainer: Trainer, config: Config, stage: Stage, shards: int) -> Fo
         copies=copies // shards,
         optimizer=state // shards,
         step=max(
-            _largest_step(trainer, config, stage, shards) + (gradients // shards + gathered if shards > 1 else 0),
+            _largest_step(trainer, config, stage, shards) // config.run.sequence
+            + (gradients // shards + gathered if shards > 1 else 0),
             (gradients + made + twins) // shards,
         ),
     )
@@ -108,7 +109,7 @@ def largest_batch(trainer: Trainer, config: Config, stage: Stage, shards: int) -
 
 def _batches(trainer: Trainer, config: Config, share: Share, shards: int) -> Iterator[tuple[Share, Section, int]]:
     """Each section of a share's longest plan, and how many clips of it are in memory at once."""
-    each = (share.batch or config.run.batch) // shards
+    each = (share.batch or config.run.batch) * config.run.sequence // shards
     sections = plan_of(share, longest(share, trainer.clips)).sections if share.schedule else (FIRST_FRAME,)
     for section in sections:
         yield share, section, min(config.run.at_once or each, each)

@@ -15,7 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from ..models.packed import PackedDiT
 from ..nn.layers import Modulation
+from ..nn.ulysses import DIMENSION, ulysses
 from .settings import ConfigError
 from .trainees import blocks_of
 
@@ -52,13 +54,13 @@ def any_of(value: bool) -> bool:
     return any(answers)
 
 
-def all_of(values: list[float]) -> tuple[float, ...]:
-    """The values of all processes, in their order."""
+def all_of(values: list[float], sequence: int = 1) -> tuple[float, ...]:
+    """The values of all processes, in their order; of each group of `sequence`, which have the same, once."""
     if alone():
         return tuple(values)
     gathered: list[list[float]] = [[] for _ in range(world())]
     dist.all_gather_object(gathered, values)
-    return tuple(value for each in gathered for value in each)
+    return tuple(value for each in gathered[::sequence] for value in each)
 
 
 def start(device: str) -> torch.device:
@@ -72,6 +74,25 @@ def start(device: str) -> torch.device:
     if kind == "cuda":
         torch.cuda.set_device(here)
     return here
+
+
+def check_sequence(sequence: int) -> None:
+    """Raises ConfigError where the processes cannot be split into groups of so many."""
+    if world() % sequence:
+        raise ConfigError(
+            f"run.sequence must divide the number of processes, {world()}; got {sequence}. Use 1, or start torchrun "
+            "with a multiple of it."
+        )
+
+
+def share_tokens(dit: PackedDiT, device: torch.device, sequence: int) -> None:
+    """Share each clip's tokens out over groups of `sequence` processes (DeepSpeed-Ulysses).
+
+    Raises FramePackError where the attention heads cannot be.
+    """
+    shape, names = (world() // sequence, sequence), ("data", DIMENSION)
+    dit.attention = ulysses(dit.attention, init_device_mesh(device.type, shape, mesh_dim_names=names))
+    dit.ranks.check_heads(dit.spec.heads)
 
 
 def shard(dit: nn.Module, device: torch.device, weights: str) -> None:

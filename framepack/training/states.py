@@ -27,7 +27,17 @@ from .parallel import alone, rank, wait, world
 ABOUT = "about.json"
 # Settings that may change when a run goes on: they change neither the data nor the arithmetic of a step.
 FREE = {
-    "run": ("out", "save_every", "keep", "report_every", "tensorboard", "other_world", "read_every", "skips"),
+    "run": (
+        "out",
+        "save_every",
+        "keep",
+        "report_every",
+        "tensorboard",
+        "other_world",
+        "read_every",
+        "skips",
+        "sequence",
+    ),
     "data": ("cache", "folder", "faults"),
     "model": ("path", "device"),
 }

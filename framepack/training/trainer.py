@@ -26,7 +26,7 @@ from .config import Config, Stage
 from .drawing import Draw, check, draw, part_of, positions_of
 from .loss import Batch, batch_of, generator_of, loss_of, moved
 from .optimizers import Optimizers, trained
-from .parallel import all_of, any_of, rank, world
+from .parallel import all_of, any_of, check_sequence, rank, world
 from .reports import Log, Record, TensorBoard, Watcher
 from .resident import Resident
 from .states import States, identity
@@ -49,7 +49,8 @@ class DivergedError(FramePackError):
 class Unread:
     """A step that is done whose levels and losses, ``b`` each, are still on the device.
 
-    `sound` is True there where its losses and gradients are finite; None where a run stops at the first that is not.
+    `sequence` processes have the same. `sound` is True there where its losses and gradients are finite; None where
+    a run stops at the first that is not.
     """
 
     step: int
@@ -58,6 +59,7 @@ class Unread:
     levels: Tensor
     losses: Tensor
     sound: Tensor | None = None
+    sequence: int = 1
 
     @property
     def skipped(self) -> bool:
@@ -66,7 +68,7 @@ class Unread:
 
     def record(self) -> Record:
         """Read them. Raises DivergedError."""
-        levels, losses = all_of(self.levels.tolist()), all_of(self.losses.tolist())
+        levels, losses = (all_of(each.tolist(), self.sequence) for each in (self.levels, self.losses))
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise DivergedError(
@@ -103,6 +105,7 @@ class Trainer:
         self.done, self.skipped = 0, 0
         if config.run.skips and world() > 1:
             raise FramePackError("run.skips is not available for several processes. Set it to 0.")
+        check_sequence(config.run.sequence)
         data = sha256(repr(clips.index.clips).encode()).hexdigest()[:16]
         for stage in config.stage:
             check(stage.mixture, clips)
@@ -122,10 +125,15 @@ class Trainer:
         """How the model's latents lie in tokens."""
         return self.model.dit.spec.geometry
 
+    @property
+    def groups(self) -> int:
+        """How many parts the batch has: one for each process, or for those that share each clip."""
+        return world() // self.config.run.sequence
+
     def _check_batch(self, batch: int) -> None:
-        if batch % world():
+        if batch % self.groups:
             raise FramePackError(
-                f"A batch of {batch} cannot be shared by {world()} processes. Use a multiple of {world()}."
+                f"A batch of {batch} cannot be shared by {self.groups} processes. Use a multiple of {self.groups}."
             )
 
     def resume(self, before: Before | None = None) -> None:
@@ -273,7 +281,8 @@ class Trainer:
         run, rate = self.config.run, stage.rate_at(own_step)
         drawn = draw(self.config, self.done, self.clips)
         levels, losses = self.backward(drawn)
-        taken = Unread(step=self.done + 1, schedule=drawn.share.label, rate=rate, levels=levels, losses=losses)
+        told = {"schedule": drawn.share.label, "rate": rate, "sequence": run.sequence}
+        taken = Unread(step=self.done + 1, levels=levels, losses=losses, **told)
         if run.read_every == 1 and not run.skips:
             taken.record()  # a loss that is not finite leaves the weights alone
         if run.clip:
@@ -291,16 +300,17 @@ class Trainer:
     def backward(self, drawn: Draw) -> tuple[Tensor, Tensor]:
         """Gradients of the mean loss over all clips; the level and loss of each of this process's, ``b``, in order."""
         total, run = len(drawn.clips), self.config.run
-        each = total // world()
+        each, group = total // self.groups, rank() // run.sequence
         levels, losses = [], []
-        for places in _parts(range(rank() * each, (rank() + 1) * each), run.at_once or each):
+        for places in _parts(range(group * each, (group + 1) * each), run.at_once or each):
             some = part_of(drawn, places)
             batch = self._batch(some, places, total)
             batch, words = moved(batch, self.words(list(some.captions)), self.device, self.config.model.dtype)
             with for_training():
                 loss = loss_of(self.model, batch, words)
                 if loss.requires_grad:  # packing layers have no part in a section that sees nothing
-                    (loss.sum() / each).backward()
+                    # gradients are averaged over processes, and those of a group add up
+                    (run.sequence * loss.sum() / each).backward()
             levels.append(batch.sigma.detach())
             losses.append(loss.detach())
         return torch.cat(levels), torch.cat(losses)

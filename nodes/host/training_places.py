@@ -15,7 +15,7 @@ from ...framepack.store.digest import digest
 from ...framepack.training.config import Config
 from ...framepack.training.media import IMAGES, VIDEOS
 
-FOLDER = "framepack_training"  # of runs and caches, in the host's output folder
+FOLDER, CACHE = "framepack_training", "framepack_training_cache"  # in the host's output folder
 
 
 def training_folder(name: str) -> Path:
@@ -53,7 +53,7 @@ def run_place(name: str) -> Path:
 
 def cache_of(folder: Path) -> Path:
     """Where the latents and text of a folder lie in the output folder."""
-    return Path(folder_paths.get_output_directory()) / FOLDER / "cache" / digest({"folder": str(folder.resolve())})[:12]
+    return Path(folder_paths.get_output_directory()) / CACHE / digest({"folder": str(folder.resolve())})[:12]
 
 
 def training_device() -> tuple[str, str]:

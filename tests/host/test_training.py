@@ -103,6 +103,6 @@ def test_a_cancelled_training_goes_on_where_it_was(alive: Host, graph: Graph, cl
     ids=["no folder", "a name that is a path", "clips too short"],
 )
 def test_what_cannot_be_trained_is_named(alive: Host, graph: Graph, clips: str, values, words: str):
-    training(graph, clips, "wrong", **values)
+    training(graph, **{"folder": clips, "name": "wrong", **values})
     with pytest.raises(QueueError, match=rf"FramePackTrainLora(?s:.*){words}"):
         graph.queue(alive)

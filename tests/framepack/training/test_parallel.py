@@ -75,9 +75,11 @@ schedule = "{INVERTED}"
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_and_write_the_same_file(tmp_path):
     (one, _), (two, said) = (train(tmp_path, f"by{n}", n) for n in (1, 2))
-    losses = [[record.loss for record in read_log(out / "log.jsonl")] for out in (one, two)]
-    assert len(losses[0]) == len(losses[1]) == 24, said
+    shared, told = train(tmp_path, "shared", 2, sequence=2)  # both processes hold tokens of each clip
+    losses = [[record.loss for record in read_log(out / "log.jsonl")] for out in (one, two, shared)]
+    assert len(losses[0]) == len(losses[1]) == len(losses[2]) == 24, said + told
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-4)
     weights = [load_file(out / "model.safetensors") for out in (one, two)]
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
