@@ -87,6 +87,7 @@ def interpreter(comfyui: Path) -> str:
 
 
 @cache
+@cache  # importing torch is a third of a host's start
 def has_accelerator(python: str) -> bool:
     """Whether this interpreter's torch sees a device other than the CPU."""
     return subprocess.run([python, "-c", ACCELERATED], capture_output=True).returncode == 0

@@ -29,7 +29,7 @@ NEEDS = (
     "measured on a card by us yet: the first section tells it, and the bar shows what is left. 16 GB of VRAM hold the "
     "fp8 model; ComfyUI streams from RAM what does not fit (computed, not measured)."
 )
-BUILT_IN = "\n\n**Size, time, memory**: 64 x 64 pixels, 5 s at 30 frames per second = 4 sections. No GPU is needed."
+BUILT_IN = "\n\n**Size, time, memory**: 64 x 64 pixels, 5 s at 30 frames per second = {sections}. No GPU is needed."
 NEEDS_GGUF = (
     "\n\nNeeds the package gguf (`pip install gguf` into ComfyUI's Python) and a GGUF file in models/diffusion_models. "
     "Make one of a bf16 file: `python -m framepack convert FramePackI2V_HY_bf16.safetensors FramePackI2V_HY_Q4_0.gguf "
@@ -51,6 +51,7 @@ def image_to_video_small() -> Graph:
         "new prompt for the whole video or another length makes all sections again. In `prompts` of Endpoint Planner, "
         "a change near the beginning of the video keeps the sections after it.",
         "a red star moves to the right on a plain background",
+        exact=True,
     )
 
 
@@ -67,8 +68,9 @@ def loop_small() -> Graph:
     )
 
 
-def _built_in(name: str, note: str, prompt: str, loop: bool = False) -> Graph:
-    g = Graph(name, note + BUILT_IN)
+def _built_in(name: str, note: str, prompt: str, loop: bool = False, exact: bool = False) -> Graph:
+    sections = "150 frames, of 5 sections the first ones" if exact else "4 sections, 145 frames"
+    g = Graph(name, note + BUILT_IN.format(sections=sections))
     model = g.add("FramePackLoadModel", model_name="framepack_shapes_dit.safetensors")
     clip = g.add("LoadFramePackTextEncoder", text_encoder_name="framepack_shapes_text.safetensors")
     vae = g.add("VAELoader", vae_name="framepack_shapes_vae.safetensors")
@@ -79,7 +81,8 @@ def _built_in(name: str, note: str, prompt: str, loop: bool = False) -> Graph:
     fitted = g.add("ImageScale", title="To 64 x 64", image=image, upscale_method="area", crop="center", **size)
     start = g.add("VAEEncode", title="Start image", pixels=fitted, vae=vae)
     schedule = g.add("PackHistory", schedule=INVERTED, **size)
-    given = {"seconds": 5.0, "fps": 30.0, **size, "start_image": True} | ({"end_image": True} if loop else {})
+    given = {"seconds": 5.0, "fps": 30.0, **size, "start_image": True}
+    given |= ({"end_image": True} if loop else {}) | ({"exact_length": True} if exact else {})
     plan = g.ask(g.add("EndpointPlanner", schedule=schedule, start_latent=start, **given), "seconds")
     led = {"cfg": GUIDANCE.cfg, "cfg_above": GUIDANCE.cfg_above, "history_guidance": GUIDANCE.history}
     ends = {"start_latent": start} | ({"end_latent": start} if loop else {})
@@ -126,12 +129,12 @@ class Released:
         given = {"seconds": 5.0, "fps": 30.0, "width": 640, "height": 640, "start_image": True} | values
         return self.g.ask(self.g.add("EndpointPlanner", schedule=self.schedule, **given), "seconds")
 
-    def streamed(self, plan: Node, **values: Any) -> Graph:
+    def streamed(self, plan: Node, fps: float | tuple[Node, int] = 30.0, **values: Any) -> Graph:
         """Sample, and decode while the video is written, so that no more than a tile of frames is in memory."""
         unipc = self.g.add("FramePackSolver", solver="unipc")
         values = {"clip": self.clip} | values
         samples = sampler(self.g, self.model, plan, self.positive, cfg=1.0, sampler=unipc, **values)
-        video = self.g.add("FramePackVideo", samples=samples, vae=self.vae, fps=30.0)
+        video = self.g.add("FramePackVideo", samples=samples, vae=self.vae, fps=fps)
         self.g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{self.g.name}", format="mp4", codec="auto")
         return self.g
 
@@ -267,15 +270,17 @@ def extend_backwards() -> Graph:
 
 
 def _extend(name: str, direction: str, model: str, note: str) -> Graph:
-    r = Released(name, f"## Extend a video {direction}\n\n{note} The whole video is encoded in one causal pass.", model)
+    said = f"{note} The whole video is encoded in one causal pass. Its sound and its frames per second stay."
+    r = Released(name, f"## Extend a video {direction}\n\n{said}", model)
     video = r.g.add("LoadVideo", file="framepack_red_star.mp4")
     images = r.g.add("GetVideoComponents", video=video)
     fitted = r.g.add("FramePackResolution", image=images, base=640, fit="crop")
-    latent = r.g.add("FramePackVideoEncode", images=fitted, vae=r.vae, extend=direction)
+    heard = {"audio": images[1], "fps": images[2]}
+    latent = r.g.add("FramePackVideoEncode", images=fitted, vae=r.vae, extend=direction, **heard)
     first = r.g.add("ImageFromBatch", title="One frame for the vision encoder", image=fitted, batch_index=0, length=1)
     given = {"start_image": False, "without_start": "zero latent", "extend": direction, "video_latent": latent}
-    plan = r.plan(**given)
-    return r.finish(plan, video_latent=latent, clip_vision_output=r.seen(first))
+    plan = r.plan(**given, fps=images[2])
+    return r.streamed(plan, fps=images[2], video_latent=latent, clip_vision_output=r.seen(first))
 
 
 def sampler(g: Graph, model: Node, plan: Node, positive: Node, cfg: float, seed: int = 1, **values: Any) -> Node:

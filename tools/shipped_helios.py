@@ -41,7 +41,7 @@ class Helios:
         needs = NEEDS.format(name=folder[:-1], seconds=seconds, sections=round(seconds * FPS / 33))
         note = f"## {title}, Helios {variant.capitalize()}\n\n{about} {ABOUT[variant]}{needs}"
         self.g = g = Graph(f"helios_{task}_{variant}", note)
-        self.variant = variant
+        self.variant, self.heard = variant, None  # an extended video's sound and frames per second
         self.model = g.add("FramePackLoadModel", model_name=folder)
         self.clip = self.load("CLIPLoader", TEXT, clip_name=TEXT, type="wan", device="default")
         self.vae = self.load("VAELoader", VAE, vae_name=VAE)
@@ -58,9 +58,14 @@ class Helios:
         return self.g.add("ImageScale", title="To 640 x 384", image=images, **given)
 
     def finish(self, start_image: bool = False, planned: dict[str, Any] | None = None, **outside: Any) -> Graph:
-        """Plan, sample, decode each section as it is finished, and save."""
-        g = self.g
-        given = {"seconds": self.seconds, "fps": FPS, "start_image": start_image, "without_start": "zero latent"}
+        """Plan, sample, decode and save: each section as it is finished, or all with the sound of an extended video."""
+        g, heard = self.g, self.heard
+        given = {
+            "seconds": self.seconds,
+            "fps": heard[1] if heard else FPS,
+            "start_image": start_image,
+            "without_start": "zero latent",
+        }
         wanted = given | SIZE | (planned or {})
         plan = g.ask(g.add("EndpointPlanner", schedule=self.schedule, model=self.model, **wanted), "seconds")
         samples = g.add(
@@ -68,10 +73,13 @@ class Helios:
             model=self.model,
             plan=plan,
             positive=self.positive,
-            vae=self.vae,
             **({"seed": 1, "guidance": 1.0, "noise": "in turn"} | self.sampling() | outside),
+            **({} if heard else {"vae": self.vae}),
         )
-        video = g.add("CreateVideo", images=samples[1], fps=FPS)
+        if heard:
+            video = g.add("FramePackVideo", samples=samples, vae=self.vae, fps=heard[1])
+        else:
+            video = g.add("CreateVideo", images=samples[1], fps=FPS)
         g.add("SaveVideo", video=video, filename_prefix=f"FramePack/{g.name}", format="mp4", codec="auto")
         return g
 
@@ -128,11 +136,12 @@ def extend(variant: str) -> Graph:
     """A video that goes on."""
     about = (
         "The video goes on where it ends. It is encoded in clips of 33 frames from its end backwards; frames that fill "
-        "no clip are left out at its beginning."
+        "no clip are left out at its beginning. Its sound and its frames per second stay."
     )
     h = Helios("extend", variant, "Extend a video", about)
     images = h.g.add("GetVideoComponents", video=h.g.add("LoadVideo", file="framepack_red_star.mp4"))
-    given = {"extend": "forwards", "model": h.model, "section_length": 9}
+    h.heard = images[1], images[2]
+    given = {"extend": "forwards", "model": h.model, "section_length": 9, "audio": images[1], "fps": images[2]}
     latent = h.g.add("FramePackVideoEncode", images=h.fitted(images), vae=h.vae, **given)
     return h.finish(planned={"extend": "forwards", "video_latent": latent}, video_latent=latent)
 

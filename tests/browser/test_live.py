@@ -38,7 +38,7 @@ def test_schedule_and_plan_are_drawn_without_a_run(edited: Page):
     widths = edited.locator(".framepack-live img").evaluate_all("all => all.map(i => i.naturalWidth)")
     assert widths == [960, 960]
     expect(edited.locator(".framepack-live").filter(has_text="tokens")).to_have_count(1)
-    expect(edited.locator(".framepack-live").filter(has_text="4 sections")).to_have_count(1)
+    expect(edited.locator(".framepack-live").filter(has_text="5 sections")).to_have_count(1)
     if folder := os.environ.get("FRAMEPACK_PICTURES"):
         edited.screenshot(path=Path(folder) / "live.png")
 
@@ -49,7 +49,7 @@ def test_an_edit_is_drawn_in_the_node_and_in_those_behind_it(edited: Page):
     expect(edited.locator(".framepack-live img").nth(0)).not_to_have_attribute("src", before[0])
     expect(edited.locator(".framepack-live img").nth(1)).not_to_have_attribute("src", before[1])
     put(edited, "EndpointPlanner", "seconds", 10.0)
-    expect(edited.locator(".framepack-live").filter(has_text="8 sections")).to_have_count(1)
+    expect(edited.locator(".framepack-live").filter(has_text="9 sections")).to_have_count(1)
 
 
 def test_an_error_is_marked_once_at_its_character_until_it_is_mended(edited: Page):

@@ -58,7 +58,7 @@ def test_a_stretch_is_split_where_it_is_clicked_and_a_border_is_dragged(edited: 
     edited.locator(".framepack-prompt").fill("a red star moves left")
     edited.get_by_text("Split at").click()
     expect(edited.locator(".framepack-stretch")).to_have_text(["a red star rests", "a red star moves left"])
-    assert edited.evaluate(PROMPTS).split("\n")[0].startswith("0-2.4")
+    assert edited.evaluate(PROMPTS).split("\n")[0].startswith("0-2.5")
     if folder := os.environ.get("FRAMEPACK_PICTURES"):
         edited.screenshot(path=Path(folder) / "timeline.png")
     border = edited.locator(".framepack-border").bounding_box()
