@@ -77,7 +77,7 @@ def backbones() -> tuple[Backbone, ...]:
 
 def backbone_with(spec: Any) -> Backbone:
     """The backbone of a model's sizes."""
-    return next(backbone for backbone in backbones() if isinstance(spec, backbone.spec))
+    return next(backbone for backbone in backbones() if type(spec) is backbone.spec)
 
 
 def backbone_of(keys: Iterable[str]) -> Backbone | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...errors import CheckpointError
 from ...nn.rope import Rope
@@ -22,6 +22,8 @@ class WanSpec:
 
     `positions` are the latent frame indices of the training that the file itself states, if it does.
     """
+
+    sections_are_clips: ClassVar[bool] = False  # does each section decode on its own?
 
     heads: int
     ffn_dim: int
@@ -41,7 +43,8 @@ class WanSpec:
     @property
     def geometry(self) -> Geometry:
         """Latents of 8x8 pixels and 4 frames, in patches of 2x2."""
-        return Geometry(spatial=8, temporal=4, patch=2, channels=self.out_channels)
+        clips = self.sections_are_clips
+        return Geometry(spatial=8, temporal=4, patch=2, channels=self.out_channels, sections_are_clips=clips)
 
     @property
     def width(self) -> int:
