@@ -81,6 +81,7 @@ def test_a_folder_encoded_through_the_host_is_what_the_built_in_encoders_give(co
         assert all(torch.allclose(got[name], expected[name], atol=1e-4) for name in expected | got)
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_named_by_the_host(config: Config):
     with pytest.raises(MediaError, match=r"'nowhere\.safetensors' is no file of ComfyUI's models/vae"):
         encode_through(config, replace(config.host, vae="nowhere.safetensors"))
