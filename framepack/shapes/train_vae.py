@@ -21,6 +21,7 @@ import math
 import random
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,9 @@ class Stage:
     decoder: bool = False
 
     @property
-    def work(self) -> int:
-        """Frames to learn from, which tell how long it takes."""
-        return self.steps * self.batch * self.num_pix_frames
+    def frames(self) -> int:
+        """Frames of a step, which tell how long it takes."""
+        return self.batch * self.num_pix_frames
 
 
 STAGES = (
@@ -194,12 +195,22 @@ class VaeRun:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
+    def made(self) -> list[int]:
+        """Steps that are done of each stage."""
+        ends = accumulate(stage.steps for stage in self.stages)
+        return [
+            min(max(self.done - end + stage.steps, 0), stage.steps)
+            for stage, end in zip(self.stages, ends, strict=True)
+        ]
+
     def cut(self, budget: Budget, each: float) -> None:
-        """Shorten all stages alike to what fits, where a step of the first takes `each` seconds."""
-        first, work = self.stages[0], sum(stage.work for stage in self.stages)
-        share = budget.steps(work, each * first.steps / first.work) / work
-        if share < 1:
-            self.stages = tuple(with_steps(stage, max(round(stage.steps * share), 1)) for stage in self.stages)
+        """Shorten what is left of all stages alike to what fits, where a step takes `each` seconds now."""
+        made = self.made()
+        left = [stage.steps - steps for stage, steps in zip(self.stages, made, strict=True)]
+        work = sum(stage.frames * steps for stage, steps in zip(self.stages, left, strict=True))
+        fits = budget.steps(work, each / self.locate(self.done - 1)[0].frames)
+        steps = [before + math.ceil(after * fits / max(work, 1)) for before, after in zip(made, left, strict=True)]
+        self.stages = tuple(map(with_steps, self.stages, steps))
 
     def locate(self, step: int) -> tuple[Stage, float]:
         """The stage that a step belongs to, and how far through it the step lies, in [0, 1)."""
@@ -237,8 +248,7 @@ class VaeRun:
             if self.done - begun == TRIED:
                 running[-1].item()
                 each = (time.monotonic() - started) / (TRIED - FIRST)
-                if not begun:
-                    self.cut(budget, each)
+                self.cut(budget, each)
                 log.info("VAE: %.3f s a step, %d steps", each, self.total)
             if self.done % log_every == 0 or self.done == self.total:
                 squared = torch.stack(running).mean().item()

@@ -67,8 +67,11 @@ def test_stages_are_shortened_alike_to_what_fits(tmp_path: Path):
     run = run_of(tmp_path, frames, clips)
     run.cut(Budget(deadline=time.monotonic() + 1350, fit=True), each=1.0)  # a clip's step takes 26 s, all of them 2700
     assert [stage.steps for stage in run.stages] == pytest.approx([50, 50], abs=1)
+    run.done = 40
+    run.cut(Budget(deadline=time.monotonic() + 655, fit=True), each=1.0)  # 10 frames and 50 clips are left: 1310 s
+    assert [stage.steps for stage in run.stages] == pytest.approx([45, 25], abs=2)
     run.cut(Budget(deadline=time.monotonic() + 10**6, fit=True), each=1.0)
-    assert run.total == pytest.approx(100, abs=2)
+    assert run.total == pytest.approx(70, abs=4)
 
 
 def test_what_a_vae_was_trained_from_is_in_its_file(tmp_path: Path):
