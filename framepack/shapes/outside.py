@@ -30,6 +30,7 @@ GROUNDS = ("plain", "two tints", "round", "paper", "bricks")
 CORNERS = {"square": 4, "triangle": 3}
 NEAR = 0.2  # of a shape's own colour, as distance in [0, 1] for each of red, green and blue
 AROUND = 3  # pixels around a shape that count as neither shape nor background
+LARGEST = 0.5  # of a picture that a shape and what is around it may take up
 MOST = 6 / 255  # how far a background may be off
 
 Rgb = tuple[int, int, int]
@@ -178,8 +179,12 @@ def shape_kept(seen: Track, one: Case) -> Tensor:
 
 
 def background_off(frames: Tensor, one: Case) -> Tensor:
-    """Per frame: the mean absolute difference from the true background, outside the shape, in [0, 1]: ``t``."""
+    """Per frame: the mean absolute difference from the true background, outside the shape, in [0, 1]: ``t``.
+
+    Where more than any shape takes up looks like the shape, that is background, too.
+    """
     outside = ~_grown(likeness(frames, one) > 0.5, AROUND)
+    outside |= (outside.float().mean((1, 2)) < 1 - LARGEST)[:, None, None]
     off = (frames - one.plate).abs().mean(1) * outside
     return off.sum((1, 2)) / outside.sum((1, 2)).clamp_min(1)
 

@@ -75,6 +75,8 @@ def test_an_image_from_elsewhere_is_measured_as_what_it_is(number: int):
     assert nearest(tuple(one.paint.tolist())) == one.scene.colour
     worse = (still + torch.tensor([0.04, -0.03, 0.04])[:, None, None]).clamp(0, 1)
     assert outside.background_off(worse, one).min() > outside.MOST
+    covered = one.paint[None, :, None, None].expand_as(still)
+    assert outside.background_off(covered, one).min() > outside.MOST
     gone = one.plate[None]
     assert not outside.shape_kept(outside.tracked(gone, one), one).any()
 
