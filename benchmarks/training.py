@@ -198,7 +198,7 @@ def time_against_bare(num: int) -> str:
         trainer = trainer_of(case, Path(folder))
         batch, _ = largest_batch(trainer, trainer.config, trainer.config.stage[0], 1)
         made = batch.noisy.shape[2] * 8 * 12
-        picture = made + sum(group.num_tokens for group in batch.history)
+        picture = made + sum(group.num_tokens(trainer.geometry.patch) for group in batch.history)
         bare = Bare(spec_of(case), picture, WORDS)
         x = torch.randn(1, picture + WORDS, spec_of(case).width, requires_grad=True)
 
