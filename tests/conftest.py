@@ -1,10 +1,17 @@
-"""How the tests are spread over workers: the tests of a file that needs a host stay together on one."""
+"""How the tests are spread over workers: the tests of a file that needs a host stay together on one.
+
+diffusers, the reference of some, imports torchvision: the operators that a mismatched one lacks are defined here.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
+from tools.shim.sitecustomize import mend_torchvision
+
+mend_torchvision()
 
 HERE = Path(__file__).parent
 OF_HOSTS = tuple(HERE / name for name in ("host", "browser"))

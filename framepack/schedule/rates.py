@@ -52,14 +52,21 @@ def _read(rate: float | str | Fraction, lam: int) -> Fraction:
         fault = f"Lambda is a whole number from 2 to {MAX_LAMBDA}; got {quoted(lam)}."
         raise RateError(quoted(lam), 0, fault, "Try 2.")
     try:
-        text = str(rate)
-        wanted = Fraction(text) if len(text) <= 32 else None
+        wanted = _number(str(rate))
     except (ValueError, ZeroDivisionError):  # str() refuses numbers of thousands of digits
         wanted = None
     if wanted is None or not 0 < wanted <= MAX_RATE:
         fault = f"A rate is a number above 0, at most {MAX_RATE}; got {quoted(rate)}."
         raise RateError(quoted(rate), 0, fault, "Try 2.625.")
     return wanted
+
+
+def _number(text: str) -> Fraction | None:
+    """A number above 0, or None. ValueError, ZeroDivisionError."""
+    # First as a float, which reads any exponent at once: 1e9999999 as a fraction has as many digits.
+    if len(text) > 32 or ("/" not in text and not 0 < float(text) <= MAX_RATE):
+        return None
+    return Fraction(text)
 
 
 def _counts(units: int, num_terms: int, lam: int) -> list[int]:
