@@ -74,18 +74,21 @@ def measure(steps: int, rounds: int) -> list[str]:
         for _ in range(rounds):
             one, together = bare(job, 1), bare(job, 2)
             (single, alone), (double, sections) = farm(job, 1), farm(job, 2)
-            outside = single / sum(event["seconds"] for event in alone) - 1
+            inside = sum(event["seconds"] for event in alone)
             seconds = {event["section"]: event["seconds"] for event in sections}
             graph = Graph.of(plan, [seconds[i] for i in range(len(plan.sections))])
-            costs = Costs(overhead=outside * single / len(alone))
+            said = simulate([graph], 2, Costs(overhead=(single - inside) / len(alone))).seconds
             # Two processes each do the whole plan: what they reach together bounds two workers.
-            bound = max(graph.critical, together / 2)
-            runs.append((one, together, outside, double, simulate([graph], 2, costs).seconds, bound, single))
-    one, together, outside, double, said, bound, single = (statistics.median(run[i] for run in runs) for i in range(7))
+            runs.append((one, together, inside, single, double, said, max(graph.critical, together / 2)))
+            sys.stderr.write(f"{[round(value, 3) for value in runs[-1]]}\n")
+    one, together, inside, single, double, said, bound = (statistics.median(run[i] for run in runs) for i in range(7))
     return [
         f"| one bare process; two, the whole plan each, s | {one:.2f}; {together:.2f} |",
         f"| farm, one worker; two, s | {single:.2f}; {double:.2f} |",
-        f"| one worker: time outside of sections, over time in sections | {outside:.3f} |",
+        f"| a section on one worker, s | {inside / len(plan.sections):.2f} |",
+        f"| one worker, over one bare process | {single / one:.3f} |",
+        f"| one worker, over the time in its sections | {single / inside:.3f} |",
+        f"| one worker, over two | {single / double:.2f} |",
         f"| two workers: bound by critical path and bare processes, over their time | {bound / double:.2f} |",
         f"| two workers: simulated from the sections' times, over the real run | {said / double:.3f} |",
     ]
@@ -100,7 +103,7 @@ def main() -> None:
     lines = [
         circumstances(),
         "",
-        f"Four gaps, 8 sections of {args.steps} steps.",
+        f"Four gaps, 8 sections of {args.steps} steps, medians of {args.rounds} rounds.",
         "",
         "| what | measured |",
         "|---|---|",

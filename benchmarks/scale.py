@@ -17,7 +17,7 @@ from framepack.planning.request import Endpoint
 from framepack.planning.video import make_plan
 from framepack.schedule.presets import resolve
 
-SECTION = 90.0  # seconds on an RTX 4090, published: 2.5 s a frame, decoding included
+SECTION = 30.5  # seconds on an H200: 25 steps of 1.22 s (results/gpu.md), decoded beside; 90 on an RTX 4090, published
 COSTS = Costs(overhead=0.06, driver=0.05, startup=60.0)  # benchmarks.handing; loading the model is an estimate
 LENGTHS = {"1 min": (450, 1), "10 min": (4500, 1), "1 h": (9000, 3), "2 h": (9000, 6)}  # latent frames, plans
 GPUS = (1, 8, 64, 512)

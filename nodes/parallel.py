@@ -9,8 +9,11 @@ from comfy_api.latest import io
 from safetensors.torch import load_file
 
 from ..framepack.errors import FramePackError
+from ..framepack.farm.cluster import check_address, check_ray
 from ..framepack.farm.outside import run_plan
+from ..framepack.job_file import JobFile
 from ..framepack.nn.attention import NAMES
+from ..framepack.planning.plan_slice import PlanSlice
 from . import host
 from .types import CATEGORY
 
@@ -73,7 +76,7 @@ class FramePackFarm(io.ComfyNode):
             display_name="FramePack Farm",
             category=CATEGORY,
             description="Samples a plan's sections on many workers of a Ray cluster: gaps between key frames at the "
-            "same time. Finished sections are kept beside the job file; queue again to go on after a stop.",
+            "same time. Finished sections are kept; queue again to go on after a stop.",
             inputs=[
                 io.String.Input("path", tooltip="The job file, from FramePack Save Job.", force_input=True),
                 io.String.Input(
@@ -95,18 +98,33 @@ class FramePackFarm(io.ComfyNode):
         )
 
     @classmethod
+    def check(cls, address: str = "", shared_folder: str = "") -> None:
+        """Raises FramePackError for a missing Ray, an address that is none, and a folder that is not there."""
+        check_ray()
+        check_address(address)
+        if shared_folder and not Path(shared_folder).is_dir():
+            raise FramePackError(
+                f"The folder {shared_folder} does not exist. Make it on a disk that all machines see, or leave "
+                "shared_folder empty."
+            )
+
+    @classmethod
     def execute(cls, path: str, shared_folder: str, model: Any = None, **values: Any) -> io.NodeOutput:
         """Run the driver beside the host, and read what it made."""
-        bundle = Path(path)
-        if not bundle.is_file():
-            raise FramePackError(f"The job file {path} does not exist. Connect the path of FramePack Save Job.")
-        out = host.temporary_path(".latent")
+        job, out, progress = JobFile.load(Path(path)), host.temporary_path(".latent"), host.FarmProgress(model)
         options = {"out": out, "workers": values["workers"], "ranks": values["processes"]}
         options |= {name: values[name] for name in ("address", "device", "dtype", "threads") if values[name] != ""}
         if shared_folder:
             options["store"] = shared_folder
+        elif kept := host.farm_store():
+            options |= dict(zip(("store", "store-limit"), kept, strict=True))
         if model is not None:
             options["previews"] = out.with_suffix(".previews")
-        arguments = [str(bundle), *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
-        run_plan([*arguments, *(["--shared"] if shared_folder else [])], host.FarmProgress(model), host.poll)
-        return io.NodeOutput({"samples": load_file(out)["latent_tensor"]})
+        if values["device"] == "cuda" and not values["address"]:
+            host.make_room()
+        arguments = [path, *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
+        run_plan([*arguments, *(["--shared"] if shared_folder else [])], progress, host.poll)
+        raw = load_file(out)["latent_tensor"]
+        placed = PlanSlice.within(job.plan, range(job.plan.num_lat_frames))
+        stated = {name: list(held) for name, held in ((host.CLIPS, placed.clips), (host.KEPT, placed.kept)) if held}
+        return io.NodeOutput({"samples": raw} | stated, ui=progress.ui(job, raw))

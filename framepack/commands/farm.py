@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import FramePackError
 
 CANCELLED = 130  # a command's status after Ctrl-C
+MAX_GB = 1e9
 
 
 def add_farm(commands: Any) -> None:
@@ -26,6 +27,7 @@ def add_farm(commands: Any) -> None:
     plan.add_argument("bundle", type=Path, metavar="BUNDLE", help="from the FramePack Save Job node")
     plan.add_argument("--out", type=Path, metavar="FILE", help="the latents, a new file (BUNDLE's name with .latent)")
     plan.add_argument("--store", type=Path, metavar="FOLDER", help="finished sections (BUNDLE's name with .sections)")
+    plan.add_argument("--store-limit", type=float, metavar="GB", help="the least recently used go first (no limit)")
     plan.add_argument("--shared", action="store_true", help="all machines see the store: workers read and write it")
     plan.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto; without it one starts here")
     plan.add_argument("--workers", type=int, default=2, metavar="N", help="at most so many at once (2)")
@@ -64,23 +66,27 @@ def add_farm(commands: Any) -> None:
 def _plan(arguments: argparse.Namespace) -> str:
     from ..farm.cluster import Cluster
     from ..farm.driver import Driver, Run
+    from ..farm.worker import ENDLESS
     from ..job_file import JobFile
     from ..job_run import Place
 
     _check_counts(arguments)
     bundle = arguments.bundle
     out = arguments.out or bundle.with_suffix(".latent")
-    if out.exists():
-        raise FramePackError(f"The output must be a new file; {out} exists. Choose another name: --out FILE.")
+    _check_new(out, "--out")
+    if arguments.video:
+        _check_new(arguments.video, "--video")
     attention = arguments.attention
     if arguments.ranks > 1:
         attention = "ulysses" if attention == "sdpa" else f"ulysses+{attention}"
     place = Place(device=arguments.device, dtype=arguments.dtype, attention=attention, threads=arguments.threads)
     how = {"address": arguments.address, "workers": arguments.workers, "ranks": arguments.ranks}
+    decode_on = arguments.decode_device if arguments.video else None
     run = Run(
         bundle=bundle,
-        cluster=Cluster(place=place, resource=arguments.resource, more_cpus=arguments.video is not None, **how),
-        store=arguments.store or bundle.with_suffix(".sections"),
+        cluster=Cluster(place=place, resource=arguments.resource, decode_on=decode_on, **how),
+        store=(arguments.store or bundle.with_suffix(".sections")).absolute(),  # workers may start elsewhere
+        limit=round(1e9 * arguments.store_limit) if arguments.store_limit else ENDLESS,
         model=arguments.model,
         shared=arguments.shared,
         previews=arguments.previews is not None,
@@ -104,7 +110,7 @@ def _jobs(arguments: argparse.Namespace) -> str:
     journal = Journal(arguments.journal or arguments.jobs.with_suffix(".journal"))
     summary_path = arguments.summary or arguments.jobs.with_suffix(".summary")
     how = {"tasks": tasks, "journal": journal, "retries": arguments.retries}
-    with cancelled() as stop, _targets(arguments) as targets:
+    with cancelled() as stop, _targets(arguments, tasks, stop) as targets:
         summary = JobRunner(targets=targets, stop=stop, report=_job_line, **how).run()
     told = summary.to_dict()
     rows = [{key: record[key] for key in record if key != "id"} for record in in_order(tasks, journal)]
@@ -123,34 +129,46 @@ def _jobs(arguments: argparse.Namespace) -> str:
 
 
 @contextmanager
-def _targets(arguments: argparse.Namespace) -> Iterator[list[Any]]:
-    """What does the jobs, checked."""
-    from ..farm.targets import Engine, Host
+def _targets(arguments: argparse.Namespace, tasks: Sequence[Any], stop: Callable[[], bool]) -> Iterator[list[Any]]:
+    """What does the jobs, checked, as the jobs are. Raises FramePackError before any job begins."""
+    from ..farm.targets import Engine, Host, models_of, workflow_of
 
     if arguments.host:
-        hosts = [Host(url, arguments.patience) for url in arguments.host]
+        hosts = [Host(url, arguments.patience) for url in dict.fromkeys(arguments.host)]
+        for task in tasks:
+            workflow_of(task)
         for host in hosts:
             host.check()
         yield hosts
         return
     from ..farm.cluster import Cluster
+    from ..farm.machines import checked
     from ..job_run import Place
 
+    models = models_of(tasks)
     place = Place(device=arguments.device, dtype=arguments.dtype, threads=arguments.threads)
     cluster = Cluster(address=arguments.address, workers=arguments.workers, place=place)
-    store = arguments.store or arguments.jobs.with_suffix(".sections")
+    store = (arguments.store or arguments.jobs.with_suffix(".sections")).absolute()
+
+    def waits() -> None:
+        if stop():
+            raise KeyboardInterrupt
+
     with cluster.connected() as ray:
-
-        def make() -> Any:
-            return cluster.doer(ray, store)
-
-        yield [Engine(ray, make(), make, f"worker {i}") for i in range(arguments.workers)]
+        for model in models:
+            checked(cluster, ray, model, waits)
+        yield [Engine(ray, lambda: cluster.doer(ray, store), f"worker {i}") for i in range(arguments.workers)]
 
 
 def _job_line(event: dict[str, Any]) -> None:
-    """A line on standard error for each job."""
-    why = f": {event['why']}" if "why" in event else f", {event['seconds']:.1f} s"
-    sys.stderr.write(f"job {event['line']} {event['event']} on {event['target']}{why}\n")
+    """A line on standard error for each job, and for a target that is not there."""
+    what = f"job {event.get('line')} {event['event']} on {event['target']}"
+    said = {
+        "waiting": lambda: f"{event['target']} waits for a machine",
+        "away": lambda: f"{event['target']} is away; others do its jobs: {event['why']}",
+        "done": lambda: f"{what}, {event['seconds']:.1f} s",
+    }
+    sys.stderr.write(said.get(event["event"], lambda: f"{what}: {event['why']}")() + "\n")
 
 
 def _video(arguments: argparse.Namespace) -> Any:
@@ -159,7 +177,17 @@ def _video(arguments: argparse.Namespace) -> Any:
     if arguments.video is None:
         return None
     how = {"fps": arguments.fps, "device": arguments.decode_device}
-    return Video(out=arguments.video, vae=arguments.vae, **how)
+    video = Video(out=arguments.video, vae=arguments.vae.absolute(), **how)
+    video.check()
+    return video
+
+
+def _check_new(path: Path, option: str) -> None:
+    """Raises FramePackError where a result could not be written there."""
+    if path.exists():
+        raise FramePackError(f"The output must be a new file; {path} exists. Choose another name: {option} FILE.")
+    if not path.parent.is_dir():
+        raise FramePackError(f"The folder {path.parent} does not exist. Make it, or choose another: {option} FILE.")
 
 
 def _check_counts(arguments: argparse.Namespace) -> None:
@@ -168,6 +196,8 @@ def _check_counts(arguments: argparse.Namespace) -> None:
             raise FramePackError(f"--{name} is a number from 1 to 4096; got {getattr(arguments, name)}.")
     if (arguments.video is None) != (arguments.vae is None):
         raise FramePackError("--video MP4 and --vae FILE go together; give both, or neither.")
+    if arguments.store_limit is not None and (arguments.shared or not 0 < arguments.store_limit < MAX_GB):
+        raise FramePackError("--store-limit is a number of gigabytes above 0, for a store that is not --shared.")
     if arguments.shared and not arguments.store:
         raise FramePackError("--shared needs --store FOLDER, a folder that all machines see under the same name.")
 
@@ -221,7 +251,7 @@ class Events:
             self.sections = event["sections"]
             return f"{self.sections} sections, at most {event['widest']} at the same time, on {event['device']}"
         said = {
-            "waiting": lambda: f"{event['workers']} workers wait: {event['why']}",
+            "waiting": lambda: f"{event['what']} {event['why']}",
             "stored": lambda: f"section {number} of {self.sections} is stored",
             "section": lambda: (
                 f"section {number} of {self.sections}, {event['seconds']:.1f} s, worker {event['worker']}"

@@ -46,11 +46,16 @@ def pack_version() -> str:
     return sha.hexdigest()[:12]
 
 
+def python_version() -> str:
+    """This process's Python, without its last number."""
+    return "{}.{}".format(*sys.version_info)
+
+
 def facts_here(machine: str, place: dict[str, Any], model: str, probe: str | None) -> dict[str, Any]:
     """This machine's, as plain data. `probe` is a file in the store that the driver wrote."""
     from ..job_run import Place, backbone_of_file, model_identity
 
-    known: dict[str, Any] = {"machine": machine, "pack": pack_version(), "python": "{}.{}".format(*sys.version_info)}
+    known: dict[str, Any] = {"machine": machine, "pack": pack_version(), "python": python_version()}
     try:
         known["torch"] = version("torch")
         known["device"] = Place(**place).name

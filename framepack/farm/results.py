@@ -27,14 +27,19 @@ class Results:
     keys: Keys
     settings: Settings
     folder: Path
+    limit: int = ENDLESS  # bytes of the store; what a run has made it keeps in memory too
     shared: bool = False
     made: dict[int, Tensor] = field(default_factory=dict)
     keyed: dict[int, str] = field(default_factory=dict)
     sent: dict[int, Any] = field(default_factory=dict)  # what workers are given: a reference, or the key
 
     def __post_init__(self) -> None:
-        self.store = SectionStore(self.folder, ENDLESS)
+        self.store = SectionStore(self.folder, self.limit)
         self.timeline: dict[int | str, Tensor] = dict(self.job.anchors())
+        self.users: list[list[int]] = [[] for _ in self.job.plan.sections]
+        for index, section in enumerate(self.job.plan.sections):
+            for need in section.needs:
+                self.users[need].append(index)
 
     def stored(self, index: int) -> Tensor | None:
         """A section's latents from the store; all that it needs must be there. The engine itself says its key."""
@@ -63,9 +68,16 @@ class Results:
         return latents
 
     def add(self, index: int, latents: Tensor) -> None:
-        """A section is finished."""
+        """A section is finished; what no other section needs any more is no longer kept for the workers."""
         self.made[index] = latents
         self.timeline |= by_frame(self.job.plan.sections[index], latents)
+        for need in self.job.plan.sections[index].needs:
+            if all(user in self.made for user in self.users[need]):
+                self.sent.pop(need, None)
+
+    def take_of(self, index: int) -> str:
+        """A section's take, as the section store names it."""
+        return self.keyed[index][:16]
 
     def given(self, ray: Any, index: int) -> tuple[list[int], list[Any]]:
         """The sections that a section needs, and how a worker gets them."""

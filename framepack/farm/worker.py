@@ -7,8 +7,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
-from socket import gethostbyname, gethostname, socket
+from socket import gethostname, socket
 from typing import Any
 
 import torch.distributed as dist
@@ -22,6 +23,14 @@ from ..store.section_store import SectionStore
 from .facts import Facts, check, facts_here
 
 ENDLESS = 2**62  # bytes of a store from which nothing is removed
+
+
+def job_of(bundle: bytes) -> JobFile:
+    """A job from its file's bytes. Raises CheckpointError, PlanError."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "job.safetensors"
+        file.write_bytes(bundle)
+        return JobFile.load(file)
 
 
 class Watch(pipeline.Quiet):
@@ -56,26 +65,25 @@ class Worker:
         self.run: JobRun | None = None
 
     def address(self) -> tuple[str, int]:
-        """A host name and a free port, where the crew meets."""
+        """An address that the cluster's other machines know, and a free port there: where the crew meets."""
         with socket() as free:
             free.bind(("", 0))
-            return gethostbyname(gethostname()), free.getsockname()[1]
+            return import_module("ray.util").get_node_ip_address(), free.getsockname()[1]
 
-    def load(self, bundle: bytes, model: str, facts: dict[str, Any], meeting: tuple[str, int] | None) -> int:
+    def load(
+        self, bundle: bytes, model: str, facts: dict[str, Any], probe: str | None, meeting: tuple[str, int] | None
+    ) -> int:
         """Read the job, meet the crew's other processes, load the model. This process's id.
 
         Raises FarmError where this machine, which may have joined the cluster later, is not like the others.
         """
-        check([Facts(**facts), Facts(**facts_here(gethostname(), asdict(self.place), model, None))], model)
+        known, here = Facts(**facts), Facts(**facts_here(gethostname(), asdict(self.place), model, probe))
+        check([known, here], model, self.store and self.store.folder, known.store if probe else None)
         if self.world > 1 and meeting and not dist.is_initialized():
             backend = "nccl" if self.place.device.startswith("cuda") else "gloo"
             where = f"tcp://{meeting[0]}:{meeting[1]}"
             dist.init_process_group(backend, init_method=where, rank=self.rank, world_size=self.world)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "job.safetensors"
-            file.write_bytes(bundle)
-            job = replace(JobFile.load(file), model=model)
-        self.run = JobRun.of(job, self.place)
+        self.run = JobRun.of(replace(job_of(bundle), model=model), self.place)
         return os.getpid()
 
     def sample(self, index: int, needs: list[int], *made: Any) -> tuple[float, Tensor | str]:
@@ -127,17 +135,19 @@ class JobDoer:
     def __init__(self, place: dict[str, Any], store: str):
         self.place, self.store = Place(**place), SectionStore(Path(store), ENDLESS)
         self.held: tuple[str, JobRun] | None = None
-        self.watch = Counting()
 
-    def do(self, bundle: str, out: str, seed: int | None) -> tuple[int, int]:
-        """Sample a job file into a file of latents: how many sections were made, and how many reused."""
-        job = JobFile.load(Path(bundle))
+    def here(self) -> bool:
+        """It has a machine."""
+        return True
+
+    def do(self, bundle: bytes, seed: int | None) -> tuple[int, int, Tensor]:
+        """How many of a job's sections were made, how many reused, and the video's latents, normalised."""
+        job = job_of(bundle)
         job = job if seed is None else replace(job, seed=seed)
-        run, self.watch = self._run(job), Counting()
-        how: dict[str, Any] = {"like": job.like, "store": self.store, "progress": self.watch}
+        run, watch = self._run(job), Counting()
+        how: dict[str, Any] = {"like": job.like, "store": self.store, "progress": watch}
         latents = pipeline.generate(job.plan, job.anchors(), run, run.settings, **how)
-        job.save_latents(latents, Path(out))
-        return self.watch.made, self.watch.reused
+        return watch.made, watch.reused, latents
 
     def _run(self, job: JobFile) -> JobRun:
         run = self.held[1].of_same(job) if self.held and self.held[0] == job.model else JobRun.of(job, self.place)

@@ -7,14 +7,14 @@ from . import sound
 from .crews import with_crew
 from .decoding import decoded
 from .decoding_run import Decoding
-from .farm import FarmProgress
+from .farm import FarmProgress, make_room
 from .files import find_file, find_model, list_files, list_models, register_assets
 from .finished import remember_sections
 from .frame_streams import AUTO, GRIDS
 from .images import encoded_images, resize
 from .interrupt import poll
 from .jobs import affine, condition, model_path, output_path, solver_name
-from .keeping import check_locks, section_store
+from .keeping import check_locks, farm_store, section_store
 from .loading import DTYPES, describe, load_model, order_trained
 from .lora import apply_lora
 from .memory import begin_plan
@@ -78,6 +78,8 @@ __all__ = [
     "KEPT",
     "DTYPES",
     "FarmProgress",
+    "farm_store",
+    "make_room",
     "temporary_path",
     "with_crew",
     "affine",

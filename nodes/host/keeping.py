@@ -38,6 +38,12 @@ def section_store() -> SectionStore | None:
     return SectionStore(folder, int(_limit() * 1e9))
 
 
+def farm_store() -> tuple[Path, float] | None:
+    """The folder of what a farm makes for this host, whose keys are the engine's, and its gigabytes; None where off."""
+    store = section_store()
+    return None if store is None else (store.folder.with_name(f"{store.folder.name}_farm"), store.limit / 1e9)
+
+
 def check_locks(takes: Takes) -> None:
     """Raises LostTakeError for a section that is locked to a take that is not in the store; keeps the others."""
     for index, take in takes.items():

@@ -51,8 +51,11 @@ def test_a_stopped_run_of_jobs_goes_on_and_runs_none_twice(alive: Host, trivial:
         tasks=read_tasks(path), targets=[target], journal=journal, report=seen.append, stop=lambda: len(seen) >= 2
     ).run()
     assert (summary.done, summary.stopped) == (2, True)
-    lost = journal.path.read_text().splitlines()
-    journal.path.write_text(lost[0] + "\n")  # a crash after the host finished the second job
+    records = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    assert [(record["line"], record["state"]) for record in records] == [
+        *((1, "begun"), (1, "done"), (2, "begun"), (2, "done"))
+    ]
+    journal.path.write_text("".join(json.dumps(record) + "\n" for record in records[:3]))  # a crash before the last
     command = [sys.executable, "-m", "framepack", "farm", "jobs", str(path), "--host", alive.url]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

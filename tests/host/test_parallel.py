@@ -1,4 +1,4 @@
-"""Several processes in the real host: sections shared out by FramePack Parallel, a job file on a farm."""
+"""Several processes in the real host: sections shared out by FramePack Parallel."""
 
 from __future__ import annotations
 
@@ -84,17 +84,3 @@ def _parent(pid: int) -> int:
 def test_a_number_of_processes_that_heads_do_not_divide_is_rejected(alive: Host, latents: Graph):
     with pytest.raises(QueueError, match="attention heads; got 5"):
         shared(latents, "none", processes=5).queue(alive)
-
-
-@pytest.mark.slow
-def test_a_farm_gives_the_latents_of_the_host(alive: Host, latents: Graph):
-    given = latents.workflow[node_of(latents.workflow, "SectionSampler")]["inputs"]
-    names = ("model", "plan", "positive", "negative", "seed", "steps", "cfg", "guidance", "start_latent", "cfg_above")
-    names += ("history_guidance",)
-    job = latents.add("FramePackSaveJob", filename_prefix="jobs/farm", **{n: given[n] for n in names if n in given})
-    how = {"address": "", "workers": 1, "processes": 1, "device": "cpu", "dtype": "fp32", "threads": 1}
-    made = latents.add("FramePackFarm", path=job, shared_folder="", model=given["model"], **how)
-    latents.add("SaveLatent", samples=made, filename_prefix="farmed")
-    latents.queue(alive)
-    one, two = newest_latents(alive, "alone"), newest_latents(alive, "farmed")
-    assert (one - two).abs().max() < 2e-3
