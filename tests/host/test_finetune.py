@@ -18,7 +18,7 @@ from framepack.training.config import Config, Data, Lora, Model, Run, Share, Sta
 from framepack.training.drawing import draw
 from tests.host.conftest import Graph
 from tests.host.test_lora import latents
-from tests.parity import conftest, test_hunyuan  # noqa: F401 - the former lets diffusers be imported
+from tests.parity import test_hunyuan
 from tests.parity.reference import Case, models
 from tools.host import Host
 
