@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-import tests.parity.conftest  # noqa: F401 - mends torchvision before diffusers comes in
+import tests.conftest  # noqa: F401 - mends torchvision before diffusers comes in
 from tests.framepack.test_sampling import error, euler, unipc
 from tests.parity.reference import Case, models
 from tests.parity.test_hunyuan import both, relative
