@@ -151,9 +151,12 @@ class Journal:
         return {key: record for key, record in self.last().items() if record["state"] == "done"}
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write one, and wait until it is on disk."""
-        with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Write one, and wait until it is on disk. It begins a line, whatever a crash left."""
+        with self.lock, self.path.open("a+b") as file:
+            if size := file.seek(0, os.SEEK_END):
+                file.seek(size - 1)
+            cut = size and file.read(1) != b"\n"
+            file.write(b"\n" * bool(cut) + json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -103,6 +103,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path):
     assert sorted(first.ran + second.ran) == list(range(1, 51))
 
 
+def test_a_record_after_one_that_a_crash_cut_short_is_read(tmp_path: Path):
+    journal = Journal(tmp_path / "journal")
+    journal.path.write_text('{"id": "cut sh')
+    for number in range(2):
+        journal.add({"id": str(number), "state": "done"})
+    assert list(journal.finished()) == ["0", "1"]
+
+
 @pytest.mark.parametrize("returns", [False, True])
 def test_the_jobs_of_a_target_that_is_away_are_done_by_another(tmp_path: Path, returns: bool):
     tasks, gone, there = jobs(tmp_path, 60), Counter("gone", dies=5, returns=returns), Counter("there")
