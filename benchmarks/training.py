@@ -1,6 +1,6 @@
 """Training: memory as it is stated and as it is, a step's time against a bare loop, and what a long history costs.
 
-python -m benchmarks.training [--rounds 3]
+python -m benchmarks.training [--rounds 3] [--parts bare history memory presets]
 
 Memory is the process's most above what it holds after a step of a tiny model. The bare loop makes the same matrix
 products and attention, forwards and backwards, with each block recomputed. The last table states what the presets
@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,12 @@ from framepack.training.trainees import Recompute, Trainee
 from framepack.training.trainer import Trainer
 
 from .peak import Peak
-from .timing import RESULTS, circumstances, ratio, rounds, shown
+from .timing import circumstances, ratio, rounds, shown
 
 SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 WORDS = 60
 # The C library gives memory of tensors back as soon as they are gone, as a GPU's allocator can use it again at once.
-AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ def measured(case: Case) -> tuple[int, int]:
         with Peak(os.getpid()) as peak:
             trainer = trainer_of(case, Path(folder))
             stated = footprint_of(trainer, trainer.config).peak
-            for _ in range(3):
+            for _ in range(2):  # from the second on, the optimizer has its state
                 trainer.step()
         return stated, peak.most - before
 
@@ -141,15 +143,15 @@ def once(trainer: Trainer) -> None:
     trainer.model.zero_grad(set_to_none=True)
 
 
-def memory_table() -> list[str]:
+def memory_table() -> Iterator[str]:
     """Stated and measured memory of each case."""
-    lines = ["| run | stated | measured | measured / stated |", "|---|---|---|---|"]
+    yield "| run | stated | measured | measured / stated |"
+    yield "|---|---|---|---|"
     os.environ |= AT_ONCE  # of the processes that start now
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for case in MEASURED:
             stated, taken = pool.apply(measured, (case,))
-            lines.append(f"| {case.name} | {stated / 1e6:.0f} MB | {taken / 1e6:.0f} MB | {taken / stated:.2f} |")
-    return lines
+            yield f"| {case.name} | {stated / 1e6:.0f} MB | {taken / 1e6:.0f} MB | {taken / stated:.2f} |"
 
 
 class Bare(nn.Module):
@@ -159,11 +161,11 @@ class Bare(nn.Module):
         super().__init__()
         d, self.heads, self.picture = spec.width, spec.heads, picture
         double = [[(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)] for _ in range(2)]
-        self.double = nn.ModuleList(
+        self.doubles = nn.ModuleList(
             nn.ModuleList(nn.ModuleList(nn.Linear(*pair) for pair in stream) for stream in double)
             for _ in range(spec.double_blocks)
         )
-        self.single = nn.ModuleList(
+        self.singles = nn.ModuleList(
             nn.ModuleList([nn.Linear(d, 7 * d), nn.Linear(5 * d, d)]) for _ in range(spec.single_blocks)
         )
         self.words = words
@@ -184,9 +186,9 @@ class Bare(nn.Module):
         return block[1](torch.cat([self.attend(qkv), inner], -1))
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.double:
+        for block in self.doubles:
             x = checkpoint(self.both, x, block, use_reentrant=False)
-        for block in self.single:
+        for block in self.singles:
             x = checkpoint(self.one, x, block, use_reentrant=False)
         return x
 
@@ -287,48 +289,49 @@ def released(folder: Path, estimate: Estimate) -> tuple[Footprint, int]:
     return footprint_of(trainer, config, estimate.shards), flops.get_total_flops()
 
 
-def released_table() -> list[str]:
-    """What each preset holds at most in a process, and how long a step takes at an assumed rate."""
-    lines = [
-        "| hardware | preset | size | clips a step, at once | peak per GPU | operations a clip | a step, estimated |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def released_table() -> Iterator[str]:
+    """What each preset holds at most in a process, and how long a step takes at an assumed rate; nothing was run."""
+    yield "| hardware | preset | size | clips a step, at once | peak per GPU | operations a clip | a step, estimated |"
+    yield "|---|---|---|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         for estimate in ESTIMATES:
             found, flops = released(Path(folder), estimate)
             run, size = estimate.config.run, " x ".join(str(8 * side) for side in estimate.grid)
             each = flops * run.batch / estimate.shards
             times = ", ".join(f"{each / rate:.0f} s ({name})" for name, rate in estimate.cards.items())
-            lines.append(
+            yield (
                 f"| {estimate.hardware} | `{estimate.preset}` | {size} | {run.batch}, {run.at_once} "
                 f"| {found.peak / 1e9:.0f} GB | {flops / 1e15:.2g} P | {times} |"
             )
-    return lines
 
 
 def main() -> None:
-    """Command line; writes benchmarks/results/training.md."""
+    """Command line; prints each part as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parts", nargs="*", choices=("bare", "history", "memory", "presets"), help="all by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    parts: list[Callable[[], list[str]]] = [
-        lambda: ["# Training", "", circumstances(), ""],
-        lambda: [f"A step, 1024 wide, against a bare loop of the same products: {time_against_bare(args.rounds)}.", ""],
-        lambda: [f"A step of a video of 120 s against one of 5 s: {time_of_history(args.rounds)}.", ""],
-        lambda: [*memory_table(), ""],
-        lambda: [
-            "The released size, 13 billion parameters, sections of 9 latent frames. Peaks are computed by the "
-            "trainer's memory model; times are operations over 40 % of the rate that the card's maker states. "
-            "No row was run.",
-            "",
-            *released_table(),
-        ],
-    ]
-    with (RESULTS / "training.md").open("w", encoding="utf-8") as file:
-        for part in parts:
-            file.write("\n".join(part()) + "\n")
-            file.flush()
+    parts: dict[str, Callable[[], Iterator[str]]] = {
+        "bare": lambda: bare_lines(args.rounds),
+        "history": lambda: history_lines(6 * args.rounds),
+        "memory": memory_table,
+        "presets": released_table,
+    }
+    for name in args.parts or parts:
+        for line in chain(("", circumstances(), ""), parts[name]()):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+
+def bare_lines(num: int) -> Iterator[str]:
+    """A step against the bare loop."""
+    yield f"A step, 1024 wide, against a bare loop of the same products: {time_against_bare(num)}."
+
+
+def history_lines(num: int) -> Iterator[str]:
+    """A long history against a short one."""
+    yield f"A step of a video of 120 s against one of 5 s: {time_of_history(num)}."
 
 
 if __name__ == "__main__":
