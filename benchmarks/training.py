@@ -34,11 +34,11 @@ from framepack.training.adapters import adapt
 from framepack.training.cache import Clip, Index, clip_path, write_tensors
 from framepack.training.clips import Clips
 from framepack.training.config import Config, Data, Model, Run, Share, Stage
-from framepack.training.drawing import draw
 from framepack.training.fitting import Footprint, footprint_of, largest_batch
 from framepack.training.footprint import run_without_values
 from framepack.training.presets import merged, text_of
 from framepack.training.settings import parse, read
+from framepack.training.step_data import draw
 from framepack.training.trainees import Recompute, Trainee
 from framepack.training.trainer import Trainer
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ..framepack.errors import FramePackError
 from ..framepack.farm.cluster import check_address, check_ray
-from ..framepack.farm.outside import run_plan
+from ..framepack.farm.driver_process import run_plan
 from ..framepack.job_file import JobFile
 from ..framepack.nn.attention import NAMES
 from ..framepack.planning.plan_slice import PlanSlice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def test_files_and_functions_stay_readable(path: Path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in ("define_schema", "_inputs"):
             assert node.end_lineno - node.lineno <= 45, f"{node.name} has {node.end_lineno - node.lineno} lines"
+
+
+def test_no_two_modules_of_the_library_share_a_name():
+    """But for the backbones' folders, which have the same files."""
+    names = Counter(p.stem for p in FRAMEPACK if p.stem[0] != "_" and p.parent.parent.name != "models")
+    assert [name for name, num in names.items() if num > 1] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))

@@ -36,7 +36,7 @@ def _drift(arguments: argparse.Namespace) -> str:
     names = [name.strip() for name in (arguments.measures or DEFAULT).split(",")]
     known = dict(MEASURES)
     if "shape" in names:
-        from ..shapes.measures import MEASURES as SHAPES  # torch
+        from ..shapes.shape_measures import MEASURES as SHAPES  # torch
 
         known |= SHAPES
     clips = [open_clip(path) for path in arguments.videos]

@@ -35,8 +35,9 @@ from ..planning.plan import Plan
 from ..planning.video import make_plan
 from ..sampling.guidance import Guidance
 from ..schedule.grammar import parse
-from . import builtin, outside
-from . import measures as measure
+from . import builtin
+from . import outside_images as outside
+from . import shape_measures as measure
 from .encode import encode_scene, scene_of
 from .generate import Builtin, generate
 from .rendering import render

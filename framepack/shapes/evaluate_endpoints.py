@@ -25,7 +25,7 @@ from ..planning.plan import Plan
 from ..planning.video import Endpoint, make_plan
 from ..schedule.grammar import parse
 from . import builtin
-from . import measures as measure
+from . import shape_measures as measure
 from .encode import encode_scene, scene_of
 from .evaluate import Sampling, allowed_step, seam_frames, share, smooth_share
 from .generate import Builtin, generate

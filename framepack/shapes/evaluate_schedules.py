@@ -21,7 +21,7 @@ from ..planning.video import make_plan
 from ..schedule.grammar import parse
 from ..schedule.presets import TABLE_1
 from . import builtin
-from . import measures as measure
+from . import shape_measures as measure
 from .encode import encode_scene, scene_of
 from .evaluate import Sampling, Truth, image_to_video
 from .generate import Builtin, generate

@@ -26,11 +26,11 @@ from ..planning.video import make_plan
 from ..sampling.guidance import Guidance
 from ..schedule.grammar import parse
 from ..training.adapters import merge
-from . import measures
 from .encode import scene_of
 from .encoders import write_video
 from .generate import Builtin, generate
 from .rendering import render
+from .shape_measures import nearest_colour, outline_of, saturation, track
 from .world import CIRCUMRADIUS, COLOURS, NEW_COLOURS, NEW_SHAPES, Scene, caption
 
 NUM_CLIPS, NUM_PIX_FRAMES = 40, 73
@@ -64,21 +64,21 @@ def write_clips(folder: Path, count: int = NUM_CLIPS) -> None:
 
 def is_ring(frame: Tensor) -> bool:
     """Does the shape in a frame ``3 h w`` have a hole? Its middle then has little colour beside its rim."""
-    seen = measures.track(frame[None])
+    seen = track(frame[None])
     if seen.area[0] < 20:
         return False
     x, y = seen.centre[0].round().int().tolist()
-    colour = measures.saturation(frame[None])[0]
+    colour = saturation(frame[None])[0]
     middle = colour[max(y - 2, 0) : y + 2, max(x - 2, 0) : x + 2].mean()
     return bool(middle < HOLE * colour.flatten().quantile(0.98))
 
 
 def shows(scene: Scene, frame: Tensor) -> tuple[bool, bool]:
     """Does a frame ``3 h w`` show a scene's colour, and its shape?"""
-    seen = measures.track(frame[None])
-    colour = measures.nearest_colour(seen.colour, COLOURS | NEW_COLOURS)[0] == scene.colour and int(seen.area[0]) >= 20
+    seen = track(frame[None])
+    colour = nearest_colour(seen.colour, COLOURS | NEW_COLOURS)[0] == scene.colour and int(seen.area[0]) >= 20
     ring = is_ring(frame)
-    return colour, ring if scene.shape in NEW_SHAPES else not ring and measures.outline_of(frame) == scene.shape
+    return colour, ring if scene.shape in NEW_SHAPES else not ring and outline_of(frame) == scene.shape
 
 
 @torch.no_grad()

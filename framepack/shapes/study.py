@@ -32,7 +32,7 @@ from ..store.digest import digest
 from . import builtin
 from .encode import encode_scene, scene_of
 from .generate import Builtin, generate
-from .measures import MEASURES as SHAPES
+from .shape_measures import MEASURES as SHAPES
 from .study_cases import LED, RECOMMENDED, Case, cases
 from .world import caption
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..planning.video import make_plan
 from ..schedule.grammar import parse
 from . import builtin
-from . import measures as measure
+from . import shape_measures as measure
 from .encode import encode_scene
 from .generate import Builtin, generate
 from .rendering import backgrounds

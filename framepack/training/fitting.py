@@ -13,11 +13,11 @@ from ..packing.history import gather
 from ..planning.plan import Section
 from ..units import BASE
 from .config import Config, Share, Stage
-from .drawing import FIRST_FRAME, longest, plan_of
 from .footprint import step_memory
 from .loss import Batch
 from .optimizers import AT_ONCE, state_bytes
 from .parallel import world
+from .step_data import FIRST_FRAME, longest, plan_of
 from .trainees import blocks_of
 from .trainer import Trainer
 

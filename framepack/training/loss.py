@@ -19,7 +19,7 @@ from ..units import BASE, RELEASED, Geometry
 from .clips import Clips
 from .config import History
 from .corruption import corrupted, discretized, dropped
-from .drawing import Draw
+from .step_data import Draw
 
 Velocity = Callable[[Tensor, Tensor, Mapping[str, Tensor], Section, list[ContextGroup]], Tensor]
 

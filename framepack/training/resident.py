@@ -21,9 +21,9 @@ from .cache import Clip, clip_path, read_tensors
 from .clips import Clips
 from .config import History
 from .corruption import discretized
-from .drawing import Draw
 from .loss import Batch, generator_of, shifted
 from .settings import ConfigError
+from .step_data import Draw
 
 KEPT_IN = torch.float16
 

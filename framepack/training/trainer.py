@@ -23,13 +23,13 @@ from ..units import Geometry
 from .averages import Average
 from .clips import Clips
 from .config import Config, Stage
-from .drawing import Draw, check, draw, part_of, positions_of
 from .loss import Batch, batch_of, generator_of, loss_of, moved
 from .optimizers import Optimizers, trained
 from .parallel import all_of, any_of, check_sequence, rank, world
 from .reports import Log, Record, TensorBoard, Watcher
 from .resident import Resident
 from .states import States, identity
+from .step_data import Draw, check, draw, part_of, positions_of
 from .trainees import Recompute
 
 log = logging.getLogger(__name__)

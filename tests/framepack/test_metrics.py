@@ -7,7 +7,7 @@ import torch
 
 from framepack.shapes.encode import encode_scene, scene_of
 from framepack.shapes.generate import Builtin
-from framepack.shapes.measures import outline_of
+from framepack.shapes.shape_measures import outline_of
 from framepack.shapes.world import CIRCUMRADIUS
 
 

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from framepack.shapes import outside
+from framepack.shapes import outside_images as outside
 from framepack.shapes.encode import PARTS, part_of, scene_of
 from framepack.shapes.evaluate import goes_right_way
 from framepack.shapes.rendering import backgrounds, draw, render

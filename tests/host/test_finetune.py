@@ -15,7 +15,7 @@ from framepack.training.adapters import merge
 from framepack.training.cache import Clip, Index, clip_path, text_path, write_tensors
 from framepack.training.command import Means, Prepared, prepare
 from framepack.training.config import Config, Data, Lora, Model, Run, Share, Stage
-from framepack.training.drawing import draw
+from framepack.training.step_data import draw
 from tests.host.conftest import Graph
 from tests.host.test_lora import latents
 from tests.parity import test_hunyuan

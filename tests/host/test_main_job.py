@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from framepack.shapes import measures as measure
+from framepack.shapes import shape_measures as measure
 from framepack.shapes.world import COLOURS
 from tests.host.conftest import SHIPPED, Graph, node_of
 from tools.client import QueueError, Workflow, edited, run

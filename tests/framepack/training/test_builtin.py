@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from framepack.shapes import builtin
-from framepack.shapes import measures as measure
+from framepack.shapes import shape_measures as measure
 from framepack.shapes.encode import FIRST_SEED, FRAMES_SEED, clip_of, load_vae, scene_of, write_clips
 from framepack.shapes.export import export, read_history
 from framepack.shapes.generate import Builtin
@@ -20,9 +20,9 @@ from framepack.shapes.train_dit import NUM_TOKENS, WORDS, Pair, read_exported, s
 from framepack.shapes.world import COLOURS, DIRECTIONS, caption, centres
 from framepack.training.cache import Index, clip_path, write_tensors
 from framepack.training.config import Share, Stage
-from framepack.training.drawing import draw
 from framepack.training.reports import read_log
 from framepack.training.states import read_weights
+from framepack.training.step_data import draw
 from tests.names import TABLE_1
 
 

@@ -19,10 +19,10 @@ from framepack.training.cache import CacheError, Index, Texts, clip_path, read_t
 from framepack.training.clips import Clips
 from framepack.training.config import Data, History, Share
 from framepack.training.corruption import corrupted, dropped
-from framepack.training.drawing import draw, plan_of
 from framepack.training.encoding import encode, without_colour
 from framepack.training.loss import batch_of, generator_of
 from framepack.training.media import MediaError, bucket_of, buckets, clips_of
+from framepack.training.step_data import draw, plan_of
 from tests.backbones import SMALL
 
 from .made_up import MadeUpEncoder, made_up_cache, made_up_config

@@ -14,7 +14,7 @@ from framepack.shapes import builtin
 from framepack.shapes.encoders import MEANS
 from framepack.shapes.generate import Builtin, generate
 from framepack.shapes.lesson import FIRST_MEASURED, is_ring, scenes, write_clips
-from framepack.shapes.measures import nearest_colour, track
+from framepack.shapes.shape_measures import nearest_colour, track
 from framepack.shapes.world import COLOURS, NEW_COLOURS, NEW_SHAPES, caption
 from framepack.training.adapters import merge
 from framepack.training.command import train

@@ -14,10 +14,10 @@ from framepack.planning.video import make_plan
 from framepack.schedule.presets import resolve
 from framepack.training.clips import Clips
 from framepack.training.config import Share
-from framepack.training.drawing import draw, part_of, reordered
 from framepack.training.loss import batch_of, generator_of
 from framepack.training.optimizers import TogetherMuon
 from framepack.training.resident import Resident
+from framepack.training.step_data import draw, part_of, reordered
 from framepack.training.trainer import Trainer
 from tests.framepack.training.made_up import made_up_cache, made_up_config, prepared
 

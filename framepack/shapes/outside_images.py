@@ -20,7 +20,7 @@ from einops import rearrange
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from torch import Tensor
 
-from .measures import Track
+from .shape_measures import Track
 from .wide import nearest
 from .world import CIRCUMRADIUS, COLOURS, DIRECTIONS, SIZE, SPEEDS, Scene
 
