@@ -14,12 +14,16 @@ from tools.shim.sitecustomize import mend_torchvision
 mend_torchvision()
 
 HERE = Path(__file__).parent
-OF_HOSTS = tuple(HERE / name for name in ("host", "browser"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before the worker writes the groups into the names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group each file of host and browser tests: its own hosts start once, and a worker has one shared host."""
+    """Group each file of host tests: its own hosts start once, and a worker has one shared host.
+
+    All browser tests are one group: a page draws on both cores, and two at a time take six times as long to open.
+    """
     for item in items:
-        if any(folder in item.path.parents for folder in OF_HOSTS):
+        if HERE / "browser" in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif HERE / "host" in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(HERE))))

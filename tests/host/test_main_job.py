@@ -172,7 +172,7 @@ def test_the_demo_prints_its_video_and_never_overwrites_one(tmp_path: Path):
         assert "section 0" in err
         paths.append(Path(out.strip().splitlines()[-1]))
     assert paths[0] != paths[1]
-    assert [frames_of(p).shape[0] for p in paths] == [37, 37]
+    assert [frames_of(p).shape[0] for p in paths] == [36, 36]
     assert not children_of_pack()
 
 
