@@ -76,10 +76,11 @@ def test_files_that_are_no_checkpoints_are_refused(alive: Host, models: Path):
     (models / "zero.safetensors").symlink_to("/dev/zero")
     (models / "nowhere.safetensors").symlink_to(models / "missing")
     os.mkfifo(models / "pipe.safetensors")
+    names = ("pickle.pt", *(f"{name}.safetensors" for name in ("long", "lying", "zero", "nowhere", "pipe")))
     with unmoved(alive):
-        for path in sorted(models.glob("*.*")):
+        for name in names:  # not all that is there: other tests keep whole models in the folder
             with pytest.raises(QueueError) as refused:
-                load(alive, path.name)
+                load(alive, name)
             assert "Traceback" not in str(refused.value)
     assert not Path("/tmp/framepack_was_here").exists()
 
