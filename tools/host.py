@@ -86,7 +86,6 @@ def interpreter(comfyui: Path) -> str:
     return next((str(path) for path in (*own, portable) if path.is_file()), sys.executable)
 
 
-@cache
 @cache  # importing torch is a third of a host's start
 def has_accelerator(python: str) -> bool:
     """Whether this interpreter's torch sees a device other than the CPU."""
