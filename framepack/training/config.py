@@ -67,9 +67,8 @@ class Data:
     """The clips. `folder` holds videos and images with captions; `cache` their latents and text, encoded once.
 
     A folder is encoded by the built-in model's encoders, or with a table [host] by ComfyUI's. Without one, `cache` must
-    be complete already. `base` is the side of a
-    square picture in pixels, from which the aspect buckets follow; `longest` cuts videos into clips of so many seconds.
-    `faults` says what to do with files that cannot be used.
+    be complete already. `base` is the side of a square picture in pixels, from which the aspect buckets follow;
+    `longest` cuts videos into clips of so many seconds. `faults` says what to do with files that cannot be used.
     """
 
     cache: Path
