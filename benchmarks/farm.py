@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from framepack.farm.graph import Graph
@@ -81,17 +81,22 @@ def measure(steps: int, rounds: int) -> list[str]:
             # Two processes each do the whole plan: what they reach together bounds two workers.
             runs.append((one, together, inside, single, double, said, max(graph.critical, together / 2)))
             sys.stderr.write(f"{[round(value, 3) for value in runs[-1]]}\n")
-    one, together, inside, single, double, said, bound = (statistics.median(run[i] for run in runs) for i in range(7))
+    one, together, inside, single, double, said, bound = (list(column) for column in zip(*runs, strict=True))
     return [
-        f"| one bare process; two, the whole plan each, s | {one:.2f}; {together:.2f} |",
-        f"| farm, one worker; two, s | {single:.2f}; {double:.2f} |",
-        f"| a section on one worker, s | {inside / len(plan.sections):.2f} |",
-        f"| one worker, over one bare process | {single / one:.3f} |",
-        f"| one worker, over the time in its sections | {single / inside:.3f} |",
-        f"| one worker, over two | {single / double:.2f} |",
-        f"| two workers: bound by critical path and bare processes, over their time | {bound / double:.2f} |",
-        f"| two workers: simulated from the sections' times, over the real run | {said / double:.3f} |",
+        f"| one bare process; two, the whole plan each, s | {median(one):.2f}; {median(together):.2f} |",
+        f"| farm, one worker; two, s | {median(single):.2f}; {median(double):.2f} |",
+        f"| a section on one worker, s | {median(inside) / len(plan.sections):.2f} |",
+        f"| one worker, over one bare process | {paired(single, one):.3f} |",
+        f"| one worker, over the time in its sections | {paired(single, inside):.3f} |",
+        f"| one worker, over two | {paired(single, double):.2f} |",
+        f"| two workers: bound by critical path and bare processes, over their time | {paired(bound, double):.2f} |",
+        f"| two workers: simulated from the sections' times, over the real run | {paired(said, double):.3f} |",
     ]
+
+
+def paired(over: list[float], under: list[float]) -> float:
+    """The median of the rounds' ratios: what slows a whole round changes it little."""
+    return median(a / b for a, b in zip(over, under, strict=True))
 
 
 def main() -> None:
@@ -103,7 +108,7 @@ def main() -> None:
     lines = [
         circumstances(),
         "",
-        f"Four gaps, 8 sections of {args.steps} steps, medians of {args.rounds} rounds.",
+        f"Four gaps, 8 sections of {args.steps} steps, medians of {args.rounds} rounds and of their ratios.",
         "",
         "| what | measured |",
         "|---|---|",

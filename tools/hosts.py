@@ -1,6 +1,6 @@
 """Run the host and browser tests against any number of ComfyUI checkouts, and print a table by version.
 
-    python -m tools.hosts DIR [DIR ...] [--tests PATH ...] [--write docs/hosts.md]
+    python -m tools.hosts DIR [DIR ...] [--tests PATH ...] [--write docs/hosts.md] [--at-once N]
 
 Each checkout gets its own virtual environment, `.venv` inside it, from its own requirements.txt: torch, torchvision and
 torchaudio in the versions chosen here, all else as stated there, and what this pack's measures need. It is made once,
@@ -19,6 +19,7 @@ import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -149,13 +150,15 @@ def main() -> int:
     parser.add_argument("checkouts", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="checkouts that are tested at the same time")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     checkouts = [path.resolve() for path in args.checkouts]
     for checkout in checkouts:
         version_of(checkout)
         make_environment(checkout)
-    outcomes = [test(checkout, args.tests) for checkout in checkouts]
+    with ThreadPoolExecutor(args.at_once) as pool:
+        outcomes = list(pool.map(lambda checkout: test(checkout, args.tests), checkouts))
     text = table(outcomes, date.today())
     sys.stdout.write(text)
     if args.write:
