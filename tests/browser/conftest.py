@@ -12,9 +12,15 @@ import pytest
 from tools.host import Host, running
 
 pytest.importorskip("playwright", reason="playwright is not installed")
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+CLEAR = """async rendering => {
+    app.graph.clear();
+    localStorage.clear();  // the workflow that was open
+    await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', rendering);
+}"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,26 +40,28 @@ def browser() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     with running(tmp_path_factory.mktemp("page")) as running_host:
         yield running_host
 
 
 @pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Keeps the front end's files between pages: a third of a page's start."""
-    yield browser.new_context(viewport={"width": 1600, "height": 1000})
-
-
-@pytest.fixture
-def page(context: BrowserContext, page_host: Host) -> Iterator[Page]:
-    page = context.new_page()
+def opened(browser: Browser, page_host: Host) -> Page:
+    """The page, opened once for a file of tests: it takes longer to open than a test does."""
+    page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
     page.goto(page_host.url)
     page.wait_for_function(
         "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100", timeout=90_000
     )
     page.wait_for_function("'SectionSampler' in LiteGraph.registered_node_types", timeout=30_000)
-    yield page
-    page.evaluate("localStorage.clear()")  # the workflow that was open
-    page.close()
+    return page
+
+
+@pytest.fixture
+def page(opened: Page) -> Iterator[Page]:
+    """The page with an empty graph, in the rendering that the front end begins with."""
+    rendering = opened.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
+    yield opened
+    opened.keyboard.press("Escape")  # a dialog or a menu
+    opened.evaluate(CLEAR, rendering)

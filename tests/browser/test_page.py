@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page
@@ -14,6 +15,9 @@ from tools.host import REPO
 NAMES = sorted(path.stem for path in (REPO / "workflows").glob("*.json"))
 RENDER = "async on => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
 RENDERINGS = {"classic": False, "Nodes 2.0": True}
+FRAMES = """async count => {
+    while (count--) await new Promise(requestAnimationFrame);
+}"""
 # Pairs of nodes that cover each other, the width of all, and the zoom.
 LOOKS = """() => {
     const nodes = app.graph._nodes, box = (n) => [n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]];
@@ -28,7 +32,16 @@ LOOKS = """() => {
 def load(page: Page, name: str) -> None:
     workflow = json.loads((REPO / "workflows" / f"{name}.json").read_text())
     page.evaluate("async workflow => await app.loadGraphData(workflow)", workflow)
-    page.wait_for_timeout(500)
+    page.evaluate(FRAMES, 3)
+
+
+def settled(page: Page) -> dict[str, Any]:
+    """How the graph looks once a third of a second changes nothing more."""
+    looks, before, patience = page.evaluate(LOOKS), None, 20
+    while looks != before and (patience := patience - 1):
+        page.wait_for_timeout(300)
+        before, looks = looks, page.evaluate(LOOKS)
+    return looks
 
 
 def dialogs(page: Page) -> str:
@@ -38,18 +51,15 @@ def dialogs(page: Page) -> str:
 
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_every_workflow_opens_in_numbered_groups_with_no_node_covered(page: Page, rendering: str):
-    page.evaluate(
-        "async v => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', v)", RENDERINGS[rendering]
-    )
+    page.evaluate(RENDER, RENDERINGS[rendering])
     for name in NAMES:
         load(page, name)
-        page.wait_for_timeout(1500)
+        looks = settled(page)
         missing = page.evaluate("app.graph._nodes.map(n => n.type).filter(t => !LiteGraph.registered_node_types[t])")
         assert missing == [], name
         assert "issing node" not in dialogs(page), name
         if name.endswith("_small"):
             assert "issing model" not in dialogs(page), name
-        looks = page.evaluate(LOOKS)
         assert looks["pairs"] == [], name
         stretched = 1.2 if RENDERINGS[rendering] else 1.0  # older pages draw Nodes 2.0 that much wider
         assert looks["width"] <= 2200 * stretched, name
