@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -25,7 +28,8 @@ from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host, start
 
 TAKEN, BROKEN = "is loaded from the section store", "is broken"
-NUM_SECTIONS = 8
+NUM_SECTIONS = 4
+LINES = ("0-2.4s: a red star moves up", "2.4-3.6s: a red star moves down", "3.6s: a red star moves left")
 Starter = Callable[..., Host]
 
 
@@ -44,8 +48,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
         return started[-1]
 
     yield begin
-    for host in started:
-        host.stop()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Host.stop, started))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def counted(host: Host, words: str, since: int = 0) -> int:
 
 @pytest.fixture
 def long(shipped: Workflow) -> Workflow:
-    return edited(shipped, {("EndpointPlanner", "seconds"): 9.6, ("SectionSampler", "steps"): 4})
+    return edited(shipped, {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 8})
 
 
 def survives_kills(host: Host, hosts: Starter, long: Workflow, first: int, trials: int) -> None:
@@ -88,12 +92,12 @@ def survives_kills(host: Host, hosts: Starter, long: Workflow, first: int, trial
     began = time.monotonic()
     latents_of(current, graph_of(edited(long, {("SectionSampler", "seed"): 999})))
     span = time.monotonic() - began
-    for trial in range(first, first + trials):
-        workflow = edited(long, {("SectionSampler", "seed"): 1000 + trial})
+    for trial in range(trials):
+        workflow = edited(long, {("SectionSampler", "seed"): 1000 + first + trial})
         before = len(entries(current))
         thread = threading.Thread(target=lambda: queued(current, workflow))  # noqa: B023 - joined below
         thread.start()
-        moment = rng.uniform(0, NUM_SECTIONS)  # in sections; its fraction falls inside one
+        moment = (trial + rng.random()) * NUM_SECTIONS / trials  # in sections; its fraction falls inside one
         while len(entries(current)) - before < int(moment) and thread.is_alive():
             time.sleep(0.005)
         time.sleep(moment % 1 * span / NUM_SECTIONS)
@@ -131,7 +135,7 @@ def test_a_host_that_is_killed_twenty_times_goes_on_where_it_was(
 def test_the_client_outlives_its_host_and_fetches_the_video(hosts: Starter, tmp_path: Path):
     """The command that the README shows, with the host killed and started again under it."""
     first = hosts()
-    job = ["--prompt", "a red star moves up", "--seconds", "9.6", "--seed", "77", "--output", str(tmp_path)]
+    job = ["--prompt", "a red star moves up", "--seconds", "4.8", "--seed", "77", "--output", str(tmp_path)]
     command = [sys.executable, "-m", "tools.client", first.url, str(SHIPPED), *job]
     client = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while len(entries(first)) < 2:
@@ -147,24 +151,10 @@ def test_the_client_outlives_its_host_and_fetches_the_video(hosts: Starter, tmp_
         assert counted(second, TAKEN) == there
         (path,) = map(Path, out.split())
         assert path.parent == tmp_path
-        assert frames_of(path).shape == (288, 3, 64, 64)
+        assert frames_of(path).shape == (144, 3, 64, 64)
     finally:
         client.kill()
         second.stop()
-
-
-def test_a_run_that_ran_out_of_memory_goes_on_where_it_was(hosts: Starter, host: Host, shipped: Workflow):
-    changes = {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 2}
-    graph = graph_of(edited(shipped, changes))
-    graph.workflow[node_of(shipped, "SectionSampler")]["inputs"]["sampler"] = graph.add("StandInSampler")
-    first = hosts(FRAMEPACK_TEST_FAILS="3")
-    with pytest.raises(QueueError, match="a stand-in for a full device"):
-        graph.queue(first)
-    first.stop()
-    second = hosts(first.base)
-    assert torch.equal(latents_of(second, graph), latents_of(host, graph))
-    assert counted(second, TAKEN) == 2
-    assert len(entries(second)) == 4
 
 
 def test_a_disk_that_is_full_and_one_that_is_read_only_leave_the_run_alone(
@@ -187,33 +177,62 @@ def test_a_disk_that_is_full_and_one_that_is_read_only_leave_the_run_alone(
         again.stop()
 
 
-def test_after_a_restart_an_edit_reruns_what_depends_on_it(hosts: Starter, host: Host, shipped: Workflow):
-    """Four sections, prompt of the third edited: the first two are taken, the others sampled."""
-    changes = {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 2}
-    workflow = edited(shipped, changes | {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9"})
-    lines = ["0-2.4s: a red star moves up", "2.4-3.6s: a red star moves down", "3.6s: a red star moves left"]
-    sampler = workflow[node_of(workflow, "SectionSampler")]["inputs"]
-    sampler["clip"] = [node_of(workflow, "LoadFramePackTextEncoder"), 0]
-    told = edited(workflow, {("EndpointPlanner", "prompts"): "\n".join(lines)})
-    changed = edited(workflow, {("EndpointPlanner", "prompts"): "\n".join([lines[0], lines[1] + " slowly", lines[2]])})
-    first = hosts()
+@dataclass(frozen=True, kw_only=True)
+class Restarted:
+    """A host that was started again after runs that ended well and one that failed; and those runs."""
+
+    host: Host
+    failed: Graph
+    told: Workflow
+    short: Workflow
+
+
+@pytest.fixture(scope="module")
+def restarted(hosts: Starter) -> Restarted:
+    """Its first life: a run fails in its third section, two end; then the entry of the shorter is cut in half."""
+    whole = edited(json.loads(SHIPPED.read_text()), {("EndpointPlanner", "exact_length"): False})
+    four = edited(whole, {("EndpointPlanner", "seconds"): 4.8, ("SectionSampler", "steps"): 2})
+    failed = graph_of(four)
+    failed.workflow[node_of(four, "SectionSampler")]["inputs"]["sampler"] = failed.add("StandInSampler")
+    told = edited(four, {("PackHistory", "schedule"): "td_f16k4f2k2f1k1_g9", ("SectionSampler", "seed"): 31})
+    told[node_of(told, "SectionSampler")]["inputs"]["clip"] = [node_of(told, "LoadFramePackTextEncoder"), 0]
+    told = edited(told, {("EndpointPlanner", "prompts"): "\n".join(LINES)})
+    short = edited(four, {("EndpointPlanner", "seconds"): 1.2, ("SectionSampler", "seed"): 32})
+    first = hosts(FRAMEPACK_TEST_FAILS="3")
+    with pytest.raises(QueueError, match="a stand-in for a full device"):
+        failed.queue(first)
     latents_of(first, graph_of(told))
-    first.stop()
-    second = hosts(first.base)
-    assert torch.equal(latents_of(second, graph_of(changed)), latents_of(host, graph_of(changed)))
-    assert counted(second, TAKEN) == 2
-    assert len(entries(second)) == 6
-
-
-def test_entries_cut_in_half_are_made_again(hosts: Starter, host: Host, short: Workflow):
-    first = hosts()
+    others = set(entries(first))
     latents_of(first, graph_of(short))
     first.stop()
-    for path in entries(first):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    second = hosts(first.base)
-    assert torch.equal(latents_of(second, graph_of(short)), latents_of(host, graph_of(short)))
-    assert counted(second, BROKEN) == len(entries(second)) == 1
+    (broken,) = set(entries(first)) - others
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    return Restarted(host=hosts(first.base), failed=failed, told=told, short=short)
+
+
+def test_a_run_that_ran_out_of_memory_goes_on_where_it_was(restarted: Restarted, host: Host):
+    before, since = len(entries(restarted.host)), len(restarted.host.log_text())
+    assert torch.equal(latents_of(restarted.host, restarted.failed), latents_of(host, restarted.failed))
+    assert counted(restarted.host, TAKEN, since) == 2
+    assert len(entries(restarted.host)) == before + 2
+
+
+def test_after_a_restart_an_edit_reruns_what_depends_on_it(restarted: Restarted, host: Host):
+    """Four sections, prompt of the third edited: the first two are taken, the others sampled."""
+    lines = [LINES[0], LINES[1] + " slowly", LINES[2]]
+    changed = edited(restarted.told, {("EndpointPlanner", "prompts"): "\n".join(lines)})
+    before, since = len(entries(restarted.host)), len(restarted.host.log_text())
+    assert torch.equal(latents_of(restarted.host, graph_of(changed)), latents_of(host, graph_of(changed)))
+    assert counted(restarted.host, TAKEN, since) == 2
+    assert len(entries(restarted.host)) == before + 2
+
+
+def test_an_entry_that_is_cut_in_half_is_made_again(restarted: Restarted, host: Host):
+    before, since = len(entries(restarted.host)), len(restarted.host.log_text())
+    graph = graph_of(restarted.short)
+    assert torch.equal(latents_of(restarted.host, graph), latents_of(host, graph))
+    assert counted(restarted.host, BROKEN, since) == 1
+    assert len(entries(restarted.host)) == before
 
 
 def test_a_store_that_cannot_be_written_is_said_and_the_run_goes_on(hosts: Starter, host: Host, short: Workflow):
