@@ -61,7 +61,10 @@ class FarmProgress:
             self.made[index] |= {"index": index, "seed": str(job.seed), **pictures}
         if fmt:
             shown = self.run.previews.of_latents(frames, fmt)
-        return {"framepack_sections": [self.made[index] for index in sorted(self.made)], **shown}
+        sections = [self.made[index] for index in sorted(self.made)]
+        num = sum(section["how"] == "sampled" for section in sections)
+        said = f"{len(sections) - num} of {len(sections)} sections reused, {num} sampled"
+        return {"framepack_sections": sections, "framepack_reuse": [said], **shown}
 
     def _text(self, event: dict[str, Any]) -> str | None:
         kind = event["event"]

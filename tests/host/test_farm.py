@@ -62,6 +62,7 @@ def test_a_farm_gives_the_latents_of_the_host_and_its_progress_and_takes(alive: 
     assert [(take["index"], take["how"], take["sections"]) for take in takes] == [(0, "sampled", 2), (1, "sampled", 2)]
     assert all(len(take["take"]) == 16 and take["picture"]["filename"] for take in takes)
     assert told[0]["images"]
+    assert told[0]["framepack_reuse"] == ["0 of 2 sections reused, 2 sampled"]
     assert any(text.startswith("1 of 2 sections") for node, text in lines if node == farm)
 
 

@@ -1,4 +1,5 @@
 // Remembers the latest runs of each sampler: what it was given then, and the sections that were finished.
+// A farm is a sampler whose inputs stand in its job file.
 import { api } from "../../../scripts/api.js";
 import { nodesOfClass, parts, plannerOf, request } from "./graph.js";
 
@@ -16,13 +17,16 @@ export function seedOf(sampler) {
 }
 
 function snapshot() {
-  return nodesOfClass("SectionSampler").flatMap((sampler) => {
+  const empty = { inputs: {}, parts: {}, takes: "", seed: null };
+  const farms = nodesOfClass("FramePackFarm").map((sampler) => ({ ...empty, sampler, finished: new Map(), known: false }));
+  const samplers = nodesOfClass("SectionSampler").flatMap((sampler) => {
     const planner = plannerOf(sampler);
     if (planner?.comfyClass !== "EndpointPlanner") return [];
     const given = parts(sampler);
     const takes = sampler.widgets.find((widget) => widget.name === "takes")?.value ?? "";
     return [{ sampler, inputs: request(planner).inputs, parts: given, takes, seed: seedOf(sampler), finished: new Map(), known: false }];
   });
+  return [...samplers, ...farms];
 }
 
 const queue = api.queuePrompt.bind(api);

@@ -1,4 +1,5 @@
 // Under the sampler's preview: the takes of each section side by side, locks, and the drift of finished sections.
+// A farm samples what its job file states: its takes are shown, and chosen nowhere.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { addPanel, element, setWidget, widgetOf } from "./graph.js";
@@ -8,6 +9,7 @@ const LINE = /^\s*(\d+)\s*:\s*([\d,\s]*?)\s*(?:locked\s+(\S+))?\s*$/;
 const ROW = 62; // pixels
 const MAX_ROWS = 40;
 const DRIFT = 210;
+const WIDTH = 380; // of a new node: the curves and the advice under them can be read
 const MAX_TAKES = 8; // that a section shows
 
 // The lines of takes, by section number; lines that are none of a section's stay as they are.
@@ -39,6 +41,10 @@ class Takes {
     this.advice = element("div", { minHeight: "30px" }, this.box);
     this.drift.hidden = true;
     addPanel(node, "framepack_takes", this.box, () => this.height());
+  }
+
+  get chosenHere() {
+    return Boolean(widgetOf(this.node, "takes"));
   }
 
   get text() {
@@ -84,6 +90,7 @@ class Takes {
     const current = line.seeds[0] ?? latest?.seed ?? takes.at(-1).seed;
     const shown = element("div", { display: "flex", gap: "4px", overflowX: "auto", flex: "1" }, row);
     for (const take of takes) this.picture(shown, index, take, take.seed === current, line);
+    if (!this.chosenHere) return;
     const chosen = takes.find((take) => take.seed === current);
     const another = element("button", {}, row, "Another take");
     another.disabled = Boolean(line.lock);
@@ -95,13 +102,15 @@ class Takes {
   }
 
   picture(parent, index, take, chosen, line) {
-    const image = element("img", { height: "54px", borderRadius: "4px", cursor: "pointer" }, parent);
+    const image = element("img", { height: "54px", borderRadius: "4px" }, parent);
     image.className = "framepack-take";
     const place = new URLSearchParams(take.picture ?? {});
     if (take.picture) image.src = api.apiURL(`/view?${place}`);
     image.alt = image.title = `seed ${take.seed}`;
     image.style.outline = chosen ? "3px solid #e8590c" : "1px solid #8888";
     image.dataset.chosen = chosen;
+    if (!this.chosenHere) return;
+    image.style.cursor = "pointer";
     image.onclick = () => {
       const others = this.found.get(index).map((other) => other.seed).filter((seed) => seed !== take.seed);
       this.pin();
@@ -147,8 +156,9 @@ class Takes {
 app.registerExtension({
   name: "framepack.Takes",
   nodeCreated(node) {
-    if (node.comfyClass !== "SectionSampler") return;
+    if (!["SectionSampler", "FramePackFarm"].includes(node.comfyClass)) return;
     const takes = new Takes(node);
+    node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
     onRun((run) => run.sampler === node && takes.take(run));
     const timer = setInterval(() => takes.text !== takes.seen && takes.found.size && takes.draw(), 500);
     const removed = node.onRemoved;
