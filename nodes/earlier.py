@@ -20,16 +20,16 @@ from ..framepack.planning.takes import ID, read_takes
 MAX_RUNS = 8
 MAX_NAMES = 64  # of the sampler's inputs
 MAX_STRETCHES = 100  # that the page edits in its timeline
-FIELDS = {"inputs", "takes", "seed", "changed", "finished"}
+FIELDS = {"inputs", "takes", "seed", "prompt", "changed", "finished"}
 
 
-def fates_of(
-    plan: Plan, takes: Any, seed: Any, runs: Any, plan_before: Callable[[Mapping[str, Any]], Plan]
-) -> list[Fate]:
-    """The fate of each section. `plan_before` plans a run's own inputs. Raises FramePackError."""
+def fates_of(plan: Plan, request: Mapping[str, Any], plan_before: Callable[[Mapping[str, Any]], Plan]) -> list[Fate]:
+    """The fate of each section by the request's runs. `plan_before` plans a run's own inputs. Raises FramePackError."""
+    runs, takes = request["runs"], read_takes(request.get("takes", ""))
     if not isinstance(runs, list) or len(runs) > MAX_RUNS:
         raise FramePackError(f"A request has at most {MAX_RUNS} runs; got {quoted(runs)}.")
-    return fates(plan, read_takes(takes), list(filter(None, (_run(run, plan_before) for run in runs))), _seed(seed))
+    before = list(filter(None, (_run(run, plan_before) for run in runs)))
+    return fates(plan, takes, before, _seed(request.get("seed")), _prompt(request.get("prompt")))
 
 
 def _run(data: Any, plan_before: Callable[[Mapping[str, Any]], Plan]) -> EarlierRun | None:
@@ -49,6 +49,7 @@ def _run(data: Any, plan_before: Callable[[Mapping[str, Any]], Plan]) -> Earlier
         takes=read_takes(given["takes"]),
         changed=frozenset(changed),
         seed=_seed(given["seed"]),
+        prompt=_prompt(given["prompt"]),
         finished=frozenset(ids),
         ids={i: take for i, take in ids.items() if take is not None},
     )
@@ -59,6 +60,13 @@ def _seed(data: Any) -> int | None:
     if data is None or (isinstance(data, str) and re.fullmatch(r"[0-9]{1,20}", data, re.ASCII)):
         return None if data is None else int(data)
     raise FramePackError(f"A seed is text of up to 20 digits, or null; got {quoted(data)}.")
+
+
+def _prompt(data: Any) -> str | None:
+    """The text of the whole video's prompt, or None where the page does not know it."""
+    if data is None or isinstance(data, str):
+        return data
+    raise FramePackError(f"The prompt is text, or null; got {quoted(data)}.")
 
 
 def _finished(data: Any, num: int) -> list[tuple[int, str | None]]:

@@ -46,7 +46,7 @@ def live(request: Any) -> Drawing:
     A planner's request may have ``runs`` and ``takes``, for the fates of its sections. FramePackDriftMonitor is
     no node: its input ``looks`` are finished sections, as a run's events state them.
     """
-    name, given = _parts(request, {"runs", "takes", "seed"})
+    name, given = _parts(request, {"runs", "takes", "seed", "prompt"})
     if name == MONITOR:
         found = drifts(given.get("looks"))
         return Drawing(draw_drift(found), advice(found))
@@ -61,7 +61,7 @@ def live(request: Any) -> Drawing:
         return plan_of(poll, **_inputs(EndpointPlanner, inputs, MAX_DEPTH))
 
     def found_by(plan: Plan) -> list[Fate]:
-        return fates_of(plan, request.get("takes", ""), request.get("seed"), request["runs"], before)
+        return fates_of(plan, request, before)
 
     return node.draw(poll, found_by, **inputs)
 

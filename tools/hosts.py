@@ -150,7 +150,9 @@ def main() -> int:
     parser.add_argument("checkouts", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--tests", nargs="+", default=TESTS, metavar="PATH")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of this page")
-    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="checkouts that are tested at the same time")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="checkouts that are tested at the same time"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     checkouts = [path.resolve() for path in args.checkouts]

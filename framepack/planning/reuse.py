@@ -39,7 +39,8 @@ class Fate:
 class EarlierRun:
     """A run: its plan and takes, the sections that it finished, and which inputs of the sampler were other ones then.
 
-    `seed` was the sampler's, where it is known. `ids` are the ids of its finished takes by section index.
+    `seed` and `prompt`, the text of the whole video's, were the sampler's, where they are known. `ids` are the ids of
+    its finished takes by section index.
     """
 
     plan: Plan
@@ -48,16 +49,19 @@ class EarlierRun:
     finished: frozenset[int] = frozenset()
     ids: dict[int, str] = field(default_factory=dict)
     seed: int | None = None
+    prompt: str | None = None
 
 
-def fates(plan: Plan, takes: Takes, runs: Sequence[EarlierRun], seed: int | None = None) -> list[Fate]:
+def fates(
+    plan: Plan, takes: Takes, runs: Sequence[EarlierRun], seed: int | None = None, prompt: str | None = None
+) -> list[Fate]:
     """The fate of each section, by the runs before, the latest first: any of them may have made it.
 
-    `seed` is the sampler's, where it is known.
+    `seed` is the sampler's, where it is known; `prompt` the whole video's prompt, where its text is known.
     """
     if not runs:
         return [Fate(reused=False, why=UNMADE)] * len(plan.sections)
-    by_run = [_fates(plan, takes, run, seed) for run in runs]
+    by_run = [_fates(plan, takes, run, seed, prompt) for run in runs]
     return [next((fate for fate in found if fate.reused), found[0]) for found in zip(*by_run, strict=True)]
 
 
@@ -68,13 +72,13 @@ def summary(found: Iterable[Fate]) -> str:
     return f"{reused} of {len(found)} sections reused, {len(found) - reused} to sample"
 
 
-def _fates(plan: Plan, takes: Takes, run: EarlierRun, seed: int | None) -> list[Fate]:
+def _fates(plan: Plan, takes: Takes, run: EarlierRun, seed: int | None, prompt: str | None) -> list[Fate]:
     """The fates by one run."""
     found: list[Fate] = []
     same: list[bool] = []  # a locked section is reused, but may be another take than what this run made
     for index, section in enumerate(plan.sections):
         lock = takes.get(index, Take()).lock
-        why = None if lock else _own(plan, run, index) or _retaken(takes, run, index, seed)
+        why = None if lock else _own(plan, run, index, prompt) or _retaken(takes, run, index, seed)
         if lock is None and why is None and (other := [need for need in section.needs if not same[need]]):
             why = f"follows section {other[-1] + 1}"
         found.append(Fate(reused=why is None, why=why or ("locked" if lock else "")))
@@ -92,7 +96,7 @@ def _retaken(takes: Takes, run: EarlierRun, index: int, seed: int | None) -> str
     return None
 
 
-def _own(plan: Plan, run: EarlierRun, index: int) -> str | None:
+def _own(plan: Plan, run: EarlierRun, index: int, prompt: str | None) -> str | None:
     """Why this section is made again, whatever its seed and whatever becomes of others; None if it need not be."""
     before, section = run.plan, plan.sections[index]
     if index not in run.finished or index >= len(before.sections):
@@ -106,13 +110,23 @@ def _own(plan: Plan, run: EarlierRun, index: int) -> str | None:
         return "other frames"
     if (section.context, section.positions) != (old.context, old.positions):
         return "other history"
-    if section.prompt != old.prompt or (section.prompt is None and "positive" in run.changed):
-        return "prompt changed"
-    if section.prompt is not None and "clip" in run.changed:
-        return "text encoder changed"
+    if why := _reworded(section, old, run, prompt):
+        return why
     if seen := sorted(_inputs(plan, section) & run.changed):
         return f"{WORDS[seen[0]]} changed"
     return None
+
+
+def _reworded(section: Section, old: Section, run: EarlierRun, prompt: str | None) -> str | None:
+    """Why a section has another prompt. One without a prompt of its own has the whole video's."""
+    now = prompt if section.prompt is None else section.prompt
+    then = run.prompt if old.prompt is None else old.prompt
+    if now is None or then is None:
+        changed = section.prompt is not old.prompt or "positive" in run.changed
+        return "prompt changed" if changed else None
+    if now != then:
+        return "prompt changed"
+    return "text encoder changed" if "clip" in run.changed else None
 
 
 def _inputs(plan: Plan, section: Section) -> set[str]:

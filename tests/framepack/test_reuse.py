@@ -52,6 +52,15 @@ def test_a_prompt_reruns_its_section_and_those_that_see_it():
     assert why(after, run(before)) == ["", "prompt changed", "follows section 2", "follows section 3"]
 
 
+def test_a_prompt_of_its_own_that_is_the_whole_videos_changes_nothing():
+    plain, told = planned(), planned(prompts="0-3.6s: up\n3.6s: left")
+    for plan, earlier in ((told, run(plain, prompt="up")), (plain, run(told, prompt="right"))):
+        found = fates(plan, {}, [earlier], prompt="up")
+        assert [fate.why for fate in found] == ["", "", "", "prompt changed"]
+    assert why(told, run(plain)) == ["prompt changed"] * 4, "the whole video's text is not known"
+    assert fates(plain, {}, [run(plain, prompt="right")], prompt="up")[0].why == "prompt changed"
+
+
 def test_more_time_keeps_a_forward_video_and_nothing_of_an_inverted_one():
     assert why(planned(num=46), run(planned())) == ["", "", "", "", UNMADE]
     assert why(planned(INVERTED, 46), run(planned(INVERTED)))[:2] == ["other frames", "other frames"]

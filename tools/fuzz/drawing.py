@@ -26,7 +26,14 @@ def request(rng: random.Random) -> dict[str, Any]:
     schedule = {"node": "PackHistory", "inputs": {"schedule": rng.choice(SCHEDULES)}}
     point = {"node": "FramePackEndpoint", "inputs": {"seconds": 1.2, "prompt": "a", "keyframe": ""}}
     planner = PLANNER | {"schedule": schedule} | ({"endpoints": point} if rng.random() < 0.3 else {})
-    run = {"inputs": planner, "takes": "2: 5", "seed": "7", "changed": ["steps"], "finished": [[0, "0" * 16]]}
+    run = {
+        "inputs": planner,
+        "takes": "2: 5",
+        "seed": "7",
+        "prompt": "up",
+        "changed": ["steps"],
+        "finished": [[0, "0" * 16]],
+    }
     match rng.randrange(4):
         case 0:
             return schedule

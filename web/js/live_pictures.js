@@ -2,7 +2,7 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { addPanel, element, request, samplerOf, widgetOf } from "./graph.js";
-import { earlier, seedOf } from "./runs.js";
+import { earlier, promptOf, seedOf } from "./runs.js";
 
 const DRAWN = ["PackHistory", "EndpointPlanner"];
 const PAUSE = 350; // ms between two looks at a node's values
@@ -12,7 +12,8 @@ function asked(node) {
   const sampler = node.comfyClass === "EndpointPlanner" ? samplerOf(node) : null;
   const runs = sampler ? earlier(sampler) : [];
   if (!runs.length) return request(node);
-  return { ...request(node), runs, takes: widgetOf(sampler, "takes")?.value ?? "", seed: seedOf(sampler) };
+  const takes = widgetOf(sampler, "takes")?.value ?? "";
+  return { ...request(node), runs, takes, seed: seedOf(sampler), prompt: promptOf(sampler) };
 }
 
 class LivePicture {

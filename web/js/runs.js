@@ -1,7 +1,7 @@
 // Remembers the latest runs of each sampler: what it was given then, and the sections that were finished.
 // A farm is a sampler whose inputs stand in its job file.
 import { api } from "../../../scripts/api.js";
-import { nodesOfClass, parts, plannerOf, request } from "./graph.js";
+import { inputOf, nodesOfClass, parts, plannerOf, request, source, widgetOf } from "./graph.js";
 
 const MAX_RUNS = 8; // of one sampler
 const NOT_COMPARED = ["plan", "takes", "keep", "vae", "control_after_generate"];
@@ -16,15 +16,24 @@ export function seedOf(sampler) {
   return linked ? null : String(sampler.widgets.find((widget) => widget.name === "seed")?.value ?? "") || null;
 }
 
+// The text of the whole video's prompt, where the sampler's own text encoder gives it; else null.
+export function promptOf(sampler) {
+  const positive = source(sampler, inputOf(sampler, "positive"));
+  if (positive?.comfyClass !== "CLIPTextEncode" || inputOf(positive, "text")?.link != null) return null;
+  const clips = [positive, sampler].map((node) => source(node, inputOf(node, "clip")));
+  const text = widgetOf(positive, "text")?.value;
+  return clips[0] && clips[0] === clips[1] && typeof text === "string" ? text : null;
+}
+
 function snapshot() {
-  const empty = { inputs: {}, parts: {}, takes: "", seed: null };
+  const empty = { inputs: {}, parts: {}, takes: "", seed: null, prompt: null };
   const farms = nodesOfClass("FramePackFarm").map((sampler) => ({ ...empty, sampler, finished: new Map(), known: false }));
   const samplers = nodesOfClass("SectionSampler").flatMap((sampler) => {
     const planner = plannerOf(sampler);
     if (planner?.comfyClass !== "EndpointPlanner") return [];
     const given = parts(sampler);
     const takes = sampler.widgets.find((widget) => widget.name === "takes")?.value ?? "";
-    return [{ sampler, inputs: request(planner).inputs, parts: given, takes, seed: seedOf(sampler), finished: new Map(), known: false }];
+    return [{ sampler, inputs: request(planner).inputs, parts: given, takes, seed: seedOf(sampler), prompt: promptOf(sampler), finished: new Map(), known: false }];
   });
   return [...samplers, ...farms];
 }
@@ -95,6 +104,7 @@ export function earlier(sampler) {
     inputs: run.inputs,
     takes: run.takes,
     seed: run.seed,
+    prompt: run.prompt,
     changed: changed(run, now),
     finished: [...run.finished.values()].map((section) => [section.index, section.take]),
   }));

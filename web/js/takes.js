@@ -85,24 +85,25 @@ class Takes {
   row(index, takes, line) {
     const row = element("div", { display: "flex", gap: "6px", alignItems: "center", height: `${ROW}px` }, this.rows);
     row.className = "framepack-section";
-    element("div", { width: "64px", flex: "none" }, row, `Section ${index + 1}`);
+    element("div", { width: "60px", flex: "none" }, row, `Section ${index + 1}`);
     const latest = runsOf(this.node)[0]?.finished.get(index);
     const current = line.seeds[0] ?? latest?.seed ?? takes.at(-1).seed;
-    const shown = element("div", { display: "flex", gap: "4px", overflowX: "auto", flex: "1" }, row);
+    const shown = element("div", { display: "flex", gap: "4px", overflowX: "auto", flex: "1", minWidth: "58px" }, row);
     for (const take of takes) this.picture(shown, index, take, take.seed === current, line);
     if (!this.chosenHere) return;
     const chosen = takes.find((take) => take.seed === current);
-    const another = element("button", {}, row, "Another take");
+    const buttons = element("div", { display: "flex", flexDirection: "column", gap: "3px", flex: "none" }, row);
+    const another = element("button", {}, buttons, "Another take");
     another.disabled = Boolean(line.lock);
     another.onclick = () => this.another(index, takes, current, line);
-    const lock = element("button", {}, row, line.lock ? "Unlock" : "Lock");
+    const lock = element("button", {}, buttons, line.lock ? "Unlock" : "Lock");
     lock.disabled = !line.lock && !chosen?.take;
     lock.title = lock.disabled ? "Turn keep on, and run once, to lock a section." : "A locked section is never made again.";
     lock.onclick = () => this.put(index, { ...line, lock: line.lock ? undefined : chosen.take });
   }
 
   picture(parent, index, take, chosen, line) {
-    const image = element("img", { height: "54px", borderRadius: "4px" }, parent);
+    const image = element("img", { height: "54px", borderRadius: "4px", flex: "none" }, parent);
     image.className = "framepack-take";
     const place = new URLSearchParams(take.picture ?? {});
     if (take.picture) image.src = api.apiURL(`/view?${place}`);
