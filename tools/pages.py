@@ -78,7 +78,7 @@ GROUPS = (
             "FramePackVAEDecode": 110,
             "ImageFromBatch": 340,
             "CreateVideo": 115,
-            "FramePackVideo": 130,
+            "FramePackVideo": 190,
             "SaveVideo": 420,
             "SaveImage": 340,
         },
