@@ -15,7 +15,7 @@ from .history import FramePackDiscretize, FramePackLearnCodebook, FramePackMetho
 from .images import FramePackResolution, FramePackStill, FramePackVideoEncode
 from .job import FramePackJob, FramePackSaveJob
 from .lists import listed
-from .live import UpstreamError, live
+from .live import NotYetError, live
 from .loader import FramePackLoadModel, LoadFramePackTextEncoder
 from .lora import FramePackLoraLoader
 from .pack_history import PackHistory
@@ -80,5 +80,5 @@ class FramePackExtension(ComfyExtension):
 async def comfy_entrypoint() -> FramePackExtension:
     """The host's way in; lists the built-in model among the host's files first."""
     host.register_assets()
-    host.serve_pictures(live, elsewhere=UpstreamError)
+    host.serve_pictures(live, not_yet=NotYetError)
     return FramePackExtension()

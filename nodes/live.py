@@ -36,8 +36,8 @@ class LiveError(FramePackError):
     """A request for a picture that cannot be drawn while the node is edited."""
 
 
-class UpstreamError(LiveError):
-    """What is lacking is not this node's: a link, or another node without a fault, which shows its own."""
+class NotYetError(LiveError):
+    """Nothing is wrong with this node: a link is lacking, or another node has a fault, or only a run can tell."""
 
 
 def live(request: Any) -> Drawing:
@@ -89,7 +89,7 @@ def _inputs(node: type[io.ComfyNode], given: Mapping[str, Any], depth: int) -> d
         elif widget:
             inputs[known.id] = known.default
         elif not known.optional:
-            raise UpstreamError(f"Connect {known.id} to see the picture.")
+            raise NotYetError(f"Connect {known.id} to see the picture.")
     check_inputs(node, inputs)
     return inputs
 
@@ -99,17 +99,17 @@ def _value(wanted: str, request: Mapping[str, Any], depth: int) -> Any:
         raise LiveError(f"A value comes through at most {MAX_DEPTH} nodes.")
     name, given = _parts(request)
     if name not in SOURCES:
-        raise LiveError(f"{wanted} is known when the workflow runs. The picture is drawn then.")
+        raise NotYetError(f"{wanted} is known when the workflow runs. The picture is drawn then.")
     node = SOURCES[name]
     try:
         return node.value(**_inputs(node, given, depth - 1))
     except FramePackError as fault:
-        raise UpstreamError(f"Waiting for {wanted}: see the node that it comes from.") from fault
+        raise NotYetError(f"Waiting for {wanted}: see the node that it comes from.") from fault
 
 
 def _until(deadline: float) -> Callable[[], None]:
     def poll() -> None:
         if time.monotonic() > deadline:
-            raise LiveError("This plan takes long to draw. Its picture is drawn when the workflow runs.")
+            raise NotYetError("This plan takes long to draw. Its picture is drawn when the workflow runs.")
 
     return poll

@@ -2,8 +2,8 @@
 
 POST /framepack/draw answers with a PNG, a line of text in the header X-FramePack-Text, and for a plan that is not too
 long JSON for the page's timeline in X-FramePack-Data, or with status 400 and JSON:
-`message`, and for a fault in a text `text`, `at` and `end`, the range of its characters. Status 409 is a fault
-of another node, which shows it.
+`message`, and for a fault in a text `text`, `at` and `end`, the range of its characters. Status 409 is no
+fault of the node: another one has it and shows it, or only a run can tell.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ CACHED = 64  # pictures of about 20 kB
 Draw = Callable[[Any], tuple[Image, str, dict[str, Any] | None]]
 
 
-def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
+def serve_pictures(draw: Draw, not_yet: type[FramePackError]) -> None:
     """Answer the route with what `draw` makes of a request's JSON; one picture at a time, away from the event loop.
 
-    `draw` raises `elsewhere` for a fault of another node.
+    `draw` raises `not_yet` where nothing is wrong with the node that is drawn.
     """
     busy = asyncio.Lock()
 
@@ -44,7 +44,7 @@ def serve_pictures(draw: Draw, elsewhere: type[FramePackError]) -> None:
     def answer(body: bytes) -> tuple[int, bytes, dict[str, str]]:
         try:
             picture, text, data = draw(json.loads(body))
-        except elsewhere as fault:
+        except not_yet as fault:
             return 409, json.dumps(_fault(fault)).encode(), {}
         except FramePackError as fault:
             return 400, json.dumps(_fault(fault)).encode(), {}

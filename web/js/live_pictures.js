@@ -55,7 +55,7 @@ class LivePicture {
     this.mark(false);
   }
 
-  // A fault of this node is its own; one of another node only waits.
+  // A fault is this node's own, or it waits for another node or for a run.
   fail({ message, text, at, end }, own) {
     this.line.replaceChildren();
     if (text !== undefined) {
