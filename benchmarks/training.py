@@ -79,7 +79,7 @@ MEASURED = (
         batch=2,
         recompute=False,
     ),
-    Case(name="768 wide, 2 + 4 blocks, Muon", heads=6, double=2, single=4, optimizer="muon"),
+    Case(name="768 wide, 2 + 4 blocks, Adafactor", heads=6, double=2, single=4),
 )
 
 
