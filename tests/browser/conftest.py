@@ -60,8 +60,11 @@ def opened(browser: Browser, page_host: Host) -> Page:
 
 @pytest.fixture
 def page(opened: Page) -> Iterator[Page]:
-    """The page with an empty graph, in the rendering that the front end begins with."""
+    """The page with an empty graph, in the rendering that the front end begins with, or the one that is asked for."""
     rendering = opened.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')")
+    if asked := os.environ.get("FRAMEPACK_RENDERING"):
+        rendering = asked != "classic"
+        opened.evaluate(CLEAR, rendering)
     yield opened
     opened.keyboard.press("Escape")  # a dialog or a menu
     opened.evaluate(CLEAR, rendering)
