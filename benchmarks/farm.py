@@ -21,7 +21,7 @@ from framepack.farm.simulation import Costs, simulate
 from framepack.job_file import JobFile
 from tests.framepack.farm.test_plan import ENVIRONMENT, REPO, bundle, command
 
-from .timing import RESULTS, circumstances
+from .timing import RESULTS, circumstances, ratio
 
 BARE = """
 import sys, time
@@ -81,22 +81,20 @@ def measure(steps: int, rounds: int) -> list[str]:
             # Two processes each do the whole plan: what they reach together bounds two workers.
             runs.append((one, together, inside, single, double, said, max(graph.critical, together / 2)))
             sys.stderr.write(f"{[round(value, 3) for value in runs[-1]]}\n")
-    one, together, inside, single, double, said, bound = (list(column) for column in zip(*runs, strict=True))
+    names = ("one", "together", "inside", "single", "double", "said", "bound")
+    times = dict(zip(names, map(list, zip(*runs, strict=True)), strict=True))
+    one, together, inside, single, double = (median(times[name]) for name in names[:5])
+    ideal, simulated = ratio(times, "bound", "double")[0], ratio(times, "said", "double")[0]
     return [
-        f"| one bare process; two, the whole plan each, s | {median(one):.2f}; {median(together):.2f} |",
-        f"| farm, one worker; two, s | {median(single):.2f}; {median(double):.2f} |",
-        f"| a section on one worker, s | {median(inside) / len(plan.sections):.2f} |",
-        f"| one worker, over one bare process | {paired(single, one):.3f} |",
-        f"| one worker, over the time in its sections | {paired(single, inside):.3f} |",
-        f"| one worker, over two | {paired(single, double):.2f} |",
-        f"| two workers: bound by critical path and bare processes, over their time | {paired(bound, double):.2f} |",
-        f"| two workers: simulated from the sections' times, over the real run | {paired(said, double):.3f} |",
+        f"| one bare process; two, the whole plan each, s | {one:.2f}; {together:.2f} |",
+        f"| farm, one worker; two, s | {single:.2f}; {double:.2f} |",
+        f"| a section on one worker, s | {inside / len(plan.sections):.2f} |",
+        f"| one worker, over one bare process | {ratio(times, 'single', 'one')[0]:.3f} |",
+        f"| one worker, over the time in its sections | {ratio(times, 'single', 'inside')[0]:.3f} |",
+        f"| one worker, over two | {ratio(times, 'single', 'double')[0]:.2f} |",
+        f"| two workers: bound by critical path and bare processes, over their time | {ideal:.2f} |",
+        f"| two workers: simulated from the sections' times, over the real run | {simulated:.3f} |",
     ]
-
-
-def paired(over: list[float], under: list[float]) -> float:
-    """The median of the rounds' ratios: what slows a whole round changes it little."""
-    return median(a / b for a, b in zip(over, under, strict=True))
 
 
 def main() -> None:

@@ -100,19 +100,15 @@ def walk(page: Page, folder: Path) -> None:
 def main() -> int:
     """Command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    base = Path(tempfile.mkdtemp())
-    with running(base) as host, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as host, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        (base / "input").mkdir(exist_ok=True)
+        own = host.base / "input"
+        own.mkdir(exist_ok=True)
         page.goto(host.url)
         page.wait_for_function("window.app?.graph && 'SectionSampler' in LiteGraph.registered_node_types")
         page.evaluate(MODERN)
-        try:
-            walk(page, base / "input")
-        except Exception:
-            page.screenshot(path="walkthrough_fault.png")
-            raise
+        walk(page, own)
     return 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...framepack.job_file import JobFile
 from .progress import duration, latent_previewer
-from .runs import current_run, shown_on
+from .runs import Run, current_run, shown_on
 from .sampling import latent_format
 
 
@@ -62,8 +62,8 @@ class FarmProgress:
         if fmt:
             shown = self.run.previews.of_latents(frames, fmt)
         sections = [self.made[index] for index in sorted(self.made)]
-        num = sum(section["how"] == "sampled" for section in sections)
-        said = f"{len(sections) - num} of {len(sections)} sections reused, {num} sampled"
+        sampled = {section["index"] for section in sections if section["how"] == "sampled"}
+        said = Run(sections=len(sections), sampled=sampled).summary
         return {"framepack_sections": sections, "framepack_reuse": [said], **shown}
 
     def _text(self, event: dict[str, Any]) -> str | None:

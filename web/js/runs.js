@@ -13,7 +13,7 @@ let latest = null; // what is being queued
 // The sampler's seed as text; null where another node gives it.
 export function seedOf(sampler) {
   const linked = (sampler.inputs ?? []).some((input) => input.name === "seed" && input.link != null);
-  return linked ? null : String(sampler.widgets.find((widget) => widget.name === "seed")?.value ?? "") || null;
+  return linked ? null : String(widgetOf(sampler, "seed")?.value ?? "") || null;
 }
 
 // The text of the whole video's prompt, where the sampler's own text encoder gives it; else null.
@@ -32,7 +32,7 @@ function snapshot() {
     const planner = plannerOf(sampler);
     if (planner?.comfyClass !== "EndpointPlanner") return [];
     const given = parts(sampler);
-    const takes = sampler.widgets.find((widget) => widget.name === "takes")?.value ?? "";
+    const takes = widgetOf(sampler, "takes")?.value ?? "";
     return [{ sampler, inputs: request(planner).inputs, parts: given, takes, seed: seedOf(sampler), prompt: promptOf(sampler), finished: new Map(), known: false }];
   });
   return [...samplers, ...farms];
