@@ -11,8 +11,9 @@ model runs, because such a copy waits for all that the device has still to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -21,33 +22,43 @@ log = logging.getLogger(__name__)
 
 ROWS = 1024  # of a matrix that are dequantized at a time on a CPU, so that a wide one needs no wide copy
 AT_ONCE = 2**25  # values elsewhere: a GPU wants long work
-NIBBLES, PAIRS, BITS = (0, 4), (0, 2, 4, 6), tuple(range(8))
 TABLE = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # the values of IQ4
 
 
+class _Tables(dict[torch.device, Tensor]):
+    """The table on each device. A compiler reads a dictionary's tensor, and would copy a new one at every call."""
+
+    def __missing__(self, device: torch.device) -> Tensor:
+        return self.setdefault(device, torch.tensor(TABLE, dtype=torch.float32, device=device))
+
+
+_TABLES = _Tables()
+
+
 def halves(part: Tensor) -> Tensor:
-    """Bytes ``n 2k`` of float16 -> float32 ``n k``."""
-    return part.contiguous().view(torch.float16).float()
+    """Bytes ``n 2k`` of float16 -> float32 ``n k``, put together bit by bit: a compiler makes no copy for it."""
+    low, high = part[:, ::2].short(), part[:, 1::2].short()
+    return (low | (high << 8)).view(torch.float16).float()
 
 
-def fields(part: Tensor, width: int, shifts: Sequence[int]) -> Tensor:
-    """Bytes in groups of `width`, each shifted in turn and cut to a field: ``n (groups shifts width)``."""
-    mask = (1 << (8 // len(shifts))) - 1
-    groups = part.reshape(len(part), -1, width)
-    return (torch.stack([groups >> by for by in shifts], 2) & mask).reshape(len(part), -1)
+def fields(part: Tensor, width: int, bits: int) -> Tensor:
+    """Bytes in groups of `width`, cut into fields of so many bits, lowest first: ``n (groups fields width)``."""
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=part.device)
+    groups = part.reshape(len(part), -1, 1, width)
+    return ((groups >> shifts[:, None]) & ((1 << bits) - 1)).reshape(len(part), -1)
 
 
 def _q4_0(b: Tensor) -> Tensor:
-    return halves(b[:, :2]) * (fields(b[:, 2:], 16, NIBBLES).float() - 8)
+    return halves(b[:, :2]) * (fields(b[:, 2:], 16, 4).float() - 8)
 
 
 def _q4_1(b: Tensor) -> Tensor:
-    return halves(b[:, :2]) * fields(b[:, 4:], 16, NIBBLES).float() + halves(b[:, 2:4])
+    return halves(b[:, :2]) * fields(b[:, 4:], 16, 4).float() + halves(b[:, 2:4])
 
 
 def _fifth(low: Tensor, high: Tensor) -> Tensor:
     """Four bits of each value, and a fifth from one bit of each ``n 4``."""
-    return (fields(low, 16, NIBBLES) | (fields(high, 1, BITS) << 4)).float()
+    return (fields(low, 16, 4) | (fields(high, 1, 1) << 4)).float()
 
 
 def _q5_0(b: Tensor) -> Tensor:
@@ -70,47 +81,43 @@ def _scaled(values: Tensor, scales: Tensor, minima: Tensor | None = None) -> Ten
 
 def _q2_k(b: Tensor) -> Tensor:
     scales, d, least = b[:, :16], halves(b[:, 80:82]), halves(b[:, 82:84])
-    return _scaled(fields(b[:, 16:80], 32, PAIRS), d * (scales & 15).float(), least * (scales >> 4).float())
+    return _scaled(fields(b[:, 16:80], 32, 2), d * (scales & 15).float(), least * (scales >> 4).float())
 
 
 def _q3_k(b: Tensor) -> Tensor:
-    low, high = fields(b[:, 96:104], 8, NIBBLES), fields(b[:, 104:108], 4, PAIRS)
+    low, high = fields(b[:, 96:104], 8, 4), fields(b[:, 104:108], 4, 2)
     scales = halves(b[:, 108:110]) * ((low | (high << 4)).float() - 32)
-    values = fields(b[:, 32:96], 32, PAIRS).float() - 4 * (1 - fields(b[:, :32], 32, BITS).float())
+    values = fields(b[:, 32:96], 32, 2).float() - 4 * (1 - fields(b[:, :32], 32, 1).float())
     return _scaled(values, scales)
 
 
 def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
     """Six bits each of eight scales and minima ``n 12``: the first four of each whole, the rest in two parts."""
-    first, second, rest = packed.split(4, 1)
-    scales = torch.cat([first & 63, (rest & 15) | ((first >> 2) & 48)], 1)
-    minima = torch.cat([second & 63, (rest >> 4) | ((second >> 2) & 48)], 1)
-    return scales.float(), minima.float()
+    first, second, rest = packed[:, None].expand(-1, 2, -1).split(4, 2)
+    late = torch.arange(2, device=packed.device)[:, None] == 1
+    scales = torch.where(late, (rest & 15) | ((first >> 2) & 48), first & 63)
+    minima = torch.where(late, (rest >> 4) | ((second >> 2) & 48), second & 63)
+    return scales.flatten(1).float(), minima.flatten(1).float()
 
 
 def _q4_k(b: Tensor) -> Tensor:
     scales, minima = _scales_and_minima(b[:, 4:16])
-    return _scaled(fields(b[:, 16:], 32, NIBBLES), halves(b[:, :2]) * scales, halves(b[:, 2:4]) * minima)
+    return _scaled(fields(b[:, 16:], 32, 4), halves(b[:, :2]) * scales, halves(b[:, 2:4]) * minima)
 
 
 def _q5_k(b: Tensor) -> Tensor:
     scales, minima = _scales_and_minima(b[:, 4:16])
-    values = fields(b[:, 48:], 32, NIBBLES) | (fields(b[:, 16:48], 32, BITS) << 4)
+    values = fields(b[:, 48:], 32, 4) | (fields(b[:, 16:48], 32, 1) << 4)
     return _scaled(values, halves(b[:, :2]) * scales, halves(b[:, 2:4]) * minima)
 
 
 def _q6_k(b: Tensor) -> Tensor:
-    values = (fields(b[:, :128], 64, NIBBLES) | (fields(b[:, 128:192], 32, PAIRS) << 4)).float() - 32
+    values = (fields(b[:, :128], 64, 4) | (fields(b[:, 128:192], 32, 2) << 4)).float() - 32
     return _scaled(values, halves(b[:, 208:210]) * b[:, 192:208].view(torch.int8).float())
 
 
-@cache
-def _table(device: torch.device) -> Tensor:
-    return torch.tensor(TABLE, dtype=torch.float32, device=device)
-
-
 def _from_table(part: Tensor) -> Tensor:
-    return _table(part.device)[fields(part, 16, NIBBLES).long()]
+    return _TABLES[part.device][fields(part, 16, 4).long()]
 
 
 def _iq4_nl(b: Tensor) -> Tensor:
@@ -118,7 +125,7 @@ def _iq4_nl(b: Tensor) -> Tensor:
 
 
 def _iq4_xs(b: Tensor) -> Tensor:
-    low, high = fields(b[:, 4:8], 1, NIBBLES), fields(b[:, 2:4], 1, PAIRS)
+    low, high = fields(b[:, 4:8], 1, 4), fields(b[:, 2:4], 1, 2)
     return _scaled(_from_table(b[:, 8:]), halves(b[:, :2]) * ((low | (high << 4)).float() - 32))
 
 
@@ -141,8 +148,9 @@ BLOCKS: dict[str, tuple[int, int, Callable[[Tensor], Tensor]]] = {
 
 def dequantized(packed: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Blocks, bytes ``rows bytes`` of a type -> values ``rows columns``, computed in float32."""
-    if packed.is_cuda and not torch.compiler.is_compiling():
-        return _on_cuda()(packed, kind, dtype)
+    if packed.is_cuda and not torch.compiler.is_compiling() and _compiles():
+        _TABLES[packed.device]  # is there before the compiler looks for it
+        return compiled(kind)(packed.reshape(-1), kind, dtype).view(len(packed), -1)
     return in_parts(packed, kind, dtype)
 
 
@@ -153,26 +161,39 @@ def in_parts(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
     rows = ROWS if packed.device.type == "cpu" else max(AT_ONCE // columns, 1)
     out = torch.empty(len(packed), columns, dtype=dtype, device=packed.device)
     for part, target in zip(packed.split(rows), out.split(rows), strict=True):
-        target.copy_(whole(part, kind, torch.float32))
+        target.copy_(whole(part.reshape(-1), kind, torch.float32).view_as(target))
     return out
 
 
 def whole(packed: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
-    """The same at once; a compiler makes one kernel of it."""
+    """Bytes of whole blocks, in one axis, to values ``n values``. A compiler makes one kernel of it.
+
+    All axes but the blocks' have sizes that it knows, so that the kernel divides by no variable.
+    """
     _, size, read = BLOCKS[kind]
-    return read(packed.reshape(-1, size)).to(dtype).view(len(packed), -1)
+    return read(packed.view(-1, size)).to(dtype)
 
 
 @cache
-def _on_cuda() -> Callable[[Tensor, str, torch.dtype], Tensor]:
-    """Compiled for any size, if a trial works: it needs Triton, a C compiler, and a GPU that Triton knows."""
-    compiled = torch.compile(whole, dynamic=True)
+def compiled(kind: str, backend: str | Callable = "inductor") -> Callable[[Tensor, str, torch.dtype], Tensor]:
+    """`whole`, compiled for a type and any size.
+
+    PyTorch keeps eight compiled forms of a function's code and runs the ninth step by step, so each type has a copy of
+    the code.
+    """
+    code = whole.__code__.replace(co_name=f"whole_{kind}")
+    return torch.compile(FunctionType(code, whole.__globals__, code.co_name), dynamic=True, backend=backend)
+
+
+@cache
+def _compiles() -> bool:
+    """Does a trial work? Compiling needs Triton, a C compiler, and a GPU that Triton knows."""
     try:
-        compiled(torch.zeros(4, 68, dtype=torch.uint8, device="cuda"), "Q8_0", torch.float16)
+        compiled("Q8_0")(torch.zeros(4 * 34, dtype=torch.uint8, device="cuda"), "Q8_0", torch.float16)
     except (RuntimeError, ImportError, OSError) as fault:
         reason = str(fault).strip().partition("\n")[0]
         log.warning(
             "GGUF's blocks are dequantized step by step, which is slower: PyTorch cannot compile: %.200s", reason
         )
-        return in_parts
-    return compiled
+        return False
+    return True

@@ -81,7 +81,7 @@ LONG_HISTORY = tuple(name for name in TABLE_1 if "f512" in name)
 REORDERED = (INVERTED, VANILLA[0], PINNED, ENDPOINT)
 AWAY_FRAMES, LONG_FRAMES = 80, 136  # latent frames of a shape that leaves and comes back, and of a long history
 EVERY = (
-    share(0.07),
+    share(0.14),
     share(0.06, INVERTED, sections="first"),
     share(0.08, INVERTED),
     share(0.03, PINNED, HISTORY_FULL),

@@ -69,10 +69,13 @@ class TogetherMuon(torch.optim.Muon):
 
 
 def orthogonal(x: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices ``n o i`` moved towards orthogonal ones by Newton and Schulz's iteration, in bfloat16."""
+    """Matrices ``n o i`` moved towards orthogonal ones by Newton and Schulz's iteration.
+
+    In bfloat16, as torch does it; on a CPU in float32, since many have no fast products of bfloat16.
+    """
     a, b, c = coefficients
     tall = x.shape[1] > x.shape[2]
-    x = (x.mT if tall else x).bfloat16()
+    x = (x.mT if tall else x).to(torch.float32 if x.device.type == "cpu" else torch.bfloat16)
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram = x @ x.mT

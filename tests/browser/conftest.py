@@ -22,6 +22,9 @@ CLEAR = """async rendering => {
     await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', rendering);
 }"""
 
+# The map of the graph lies over the lower right corner, where Nodes 2.0 draws a node's buttons in a page of this size.
+WITHOUT_MAP = "async () => await app.extensionManager.setting.set('Comfy.Minimap.Visible', false)"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
@@ -55,6 +58,7 @@ def opened(browser: Browser, page_host: Host) -> Page:
         "window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100", timeout=90_000
     )
     page.wait_for_function("'SectionSampler' in LiteGraph.registered_node_types", timeout=30_000)
+    page.evaluate(WITHOUT_MAP)
     return page
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import gguf
 import numpy as np
 import pytest
 import torch
 
-from framepack.checkpoints.gguf_blocks import BLOCKS, ROWS, dequantized
+from framepack.checkpoints.gguf_blocks import BLOCKS, ROWS, compiled, dequantized
 
 SCALES = {  # where a block's float16 scales stand, in bytes
     **{"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)},
@@ -49,3 +51,22 @@ def test_values_in_another_dtype_are_the_same_rounded():
 def test_sizes_are_the_packages():
     for kind, (values, size, _) in BLOCKS.items():
         assert gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] == (values, size)
+
+
+def test_every_type_stays_compiled_beside_all_others():
+    """PyTorch runs a function's ninth compiled form step by step; there are twelve types."""
+    compilations = dict.fromkeys(BLOCKS, 0)
+
+    def counting(kind: str):
+        def backend(graph: torch.fx.GraphModule, _inputs: object):
+            compilations[kind] += 1
+            return graph.forward
+
+        return backend
+
+    backends = {kind: counting(kind) for kind in BLOCKS}
+    for rows, kind in itertools.product((2, 5), BLOCKS):
+        packed = torch.from_numpy(random_blocks(kind, rows))
+        got = compiled(kind, backends[kind])(packed.reshape(-1), kind, torch.float16)
+        assert torch.equal(got.view(rows, -1), dequantized(packed, kind, torch.float16))
+    assert all(number == 1 for number in compilations.values()), compilations

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.host.conftest import Graph, newest_latents
+from tests.host.conftest import Graph, files_of, newest_latents
 from tests.host.test_loading import BUILTIN, folder, metadata, relative, weights  # noqa: F401 - fixtures
 from tests.host.test_lora import loras  # noqa: F401 - a fixture
 from tools.host import Host
@@ -114,7 +114,7 @@ def test_a_saved_model_holds_the_lora_on_tabulated_layers(host: Host, folder: Pa
     model = graph.add("FramePackLoraLoader", model=model, lora_name="saved.safetensors", strength=1.0)
     graph.add("ModelSave", model=model, filename_prefix="saved")
     graph.queue(host)
-    (file,) = sorted((host.base / "output").glob("saved_*.safetensors"))[-1:]
+    (file,) = files_of(host, "saved", ".safetensors")[-1:]
     found = load_file(file)
     (key,) = [k for k in found if k.endswith(f"{layer}.weight")]
     expected = weights[f"{layer}.weight"].float() + up @ down

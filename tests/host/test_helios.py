@@ -16,7 +16,7 @@ from framepack.models.helios import BACKBONE, HeliosDiT, HeliosSpec
 from framepack.sampling.denoiser import DitDenoiser
 from framepack.sampling.staged import solver_named
 from framepack.units import Kernel
-from tests.host.conftest import Graph, newest_latents
+from tests.host.conftest import Graph, files_of, newest_latents
 from tools.client import QueueError
 from tools.host import Host
 
@@ -102,7 +102,7 @@ class Helios:
 
 def engine(host: Host, name: str, in_turn: bool) -> Tensor:
     """Raw latents of a job file, without the host."""
-    job = JobFile.load(next((host.base / "output" / "jobs").glob(f"{name}_*.safetensors")))
+    job = JobFile.load(files_of(host, f"jobs/{name}", ".safetensors")[0])
     weights = load_file(job.model)
     dit = HeliosDiT(HeliosSpec.from_shapes({key: tuple(value.shape) for key, value in weights.items()})).eval()
     dit.load_state_dict(weights)

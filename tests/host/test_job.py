@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.host.conftest import Graph, newest_latents, node_of
+from tests.host.conftest import Graph, files_of, newest_latents, node_of
 from tools.client import QueueError, Workflow
 from tools.host import REPO, Host
 
@@ -49,7 +49,7 @@ def both(short: Workflow) -> Graph:
 
 def test_a_job_gives_the_hosts_latents_without_the_host(alive: Host, both: Graph, tmp_path: Path):
     both.queue(alive)
-    (job,) = (alive.base / "output" / "jobs").glob("one_*.safetensors")
+    (job,) = files_of(alive, "jobs/one", ".safetensors")
     out = tmp_path / "out.latent"
     command = [sys.executable, "-m", "framepack", "generate", str(out), "--job", str(job)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300)

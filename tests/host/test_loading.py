@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from tests.host.conftest import Graph, newest_latents
+from tests.host.conftest import Graph, files_of, newest_latents
 from tools.client import QueueError
 from tools.host import REPO, Host, comfyui_folder, interpreter
 
@@ -234,7 +234,7 @@ def test_a_saved_model_is_the_same_model(host: Host, folder: Path, weights, expe
     model = graph.add("LoadFramePackModel", model_name=BUILTIN.name, weight_dtype=dtype)
     graph.add("ModelSave", model=model, filename_prefix=f"saved_{dtype}")
     graph.queue(host)
-    (file,) = (host.base / "output").glob(f"saved_{dtype}_*.safetensors")
+    (file,) = files_of(host, f"saved_{dtype}", ".safetensors")
     shutil.copyfile(file, folder / file.name)
     got, _ = sampled(host, file.name, f"saved_again_{dtype}")
     assert relative(got, expected) <= (1e-6 if dtype == "default" else 0.05)
@@ -299,7 +299,7 @@ def test_scaled_rows_take_a_lora_and_are_saved_with_their_scales(host: Host, fol
     model = graph.add("FramePackLoraLoader", model=model, lora_name="rows.safetensors", strength=1.0)
     graph.add("ModelSave", model=model, filename_prefix="rows")
     graph.queue(host)
-    (file,) = sorted((host.base / "output").glob("rows_*.safetensors"))[-1:]
+    (file,) = files_of(host, "rows", ".safetensors")[-1:]
     shutil.copyfile(file, folder / "rows.safetensors")
     got, said = sampled(host, "rows.safetensors", "rows_saved")
     assert "with scales" in said

@@ -20,7 +20,7 @@ from PIL import Image
 
 from framepack.shapes import shape_measures as measure
 from framepack.shapes.world import COLOURS
-from tests.host.conftest import SHIPPED, Graph, node_of
+from tests.host.conftest import SHIPPED, Graph, files_of, node_of
 from tools.client import QueueError, Workflow, edited, run
 from tools.host import REPO, Host
 
@@ -151,7 +151,7 @@ def test_the_model_can_be_saved_and_merged_by_stock_nodes(alive: Host):
     merged = graph.add("ModelMergeSimple", model1=model, model2=model, ratio=0.5)
     graph.add("ModelSave", model=merged, filename_prefix="merged")
     graph.queue(alive)
-    assert list((alive.base / "output").glob("merged*.safetensors"))
+    assert files_of(alive, "merged", ".safetensors")
 
 
 def demo(output: Path, *arguments: str) -> subprocess.Popen[str]:
