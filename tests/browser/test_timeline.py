@@ -14,6 +14,7 @@ from tools.host import REPO
 
 SMALL = REPO / "workflows" / "image_to_video_small.json"
 PROMPTS = "app.graph._nodes.find(n => n.type === 'EndpointPlanner').widgets.find(w => w.name === 'prompts').value"
+PLACE = "[...app.graph._nodes.find(n => n.type === 'EndpointPlanner').pos]"
 NEAR = """() => { const node = app.graph._nodes.find(n => n.type === 'EndpointPlanner');
     app.canvas.ds.scale = 1; app.canvas.ds.offset = [80 - node.pos[0], 120 - node.pos[1]];
 }"""
@@ -61,6 +62,7 @@ def test_a_stretch_is_split_where_it_is_clicked_and_a_border_is_dragged(edited: 
     assert edited.evaluate(PROMPTS).split("\n")[0].startswith("0-2.5")
     if folder := os.environ.get("FRAMEPACK_PICTURES"):
         edited.screenshot(path=Path(folder) / "timeline.png")
+    where = edited.evaluate(PLACE)
     border = edited.locator(".framepack-border").bounding_box()
     edited.mouse.move(border["x"] + 5, border["y"] + 10)
     edited.mouse.down()
@@ -71,6 +73,7 @@ def test_a_stretch_is_split_where_it_is_clicked_and_a_border_is_dragged(edited: 
     end = first.split("s:")[0].split("-")[1]
     assert second.startswith(f"{end}-")
     assert first.endswith("a red star rests")
+    assert edited.evaluate(PLACE) == where  # the node is not dragged along
 
 
 def test_timecodes_brackets_and_other_characters_are_edited_in_place(edited: Page):

@@ -82,6 +82,8 @@ export function element(tag, style, parent, text) {
 
 // A part of a node that is drawn by the page alone: nothing of it is saved or queued.
 export function addPanel(node, name, box, height) {
+  // What is dragged here, a border or a choice of text, would move the node in some front ends' Nodes 2.0.
+  box.addEventListener("pointermove", (event) => event.buttons & 1 && event.stopPropagation());
   const widget = node.addDOMWidget(name, name, box, {
     serialize: false,
     hideOnZoom: false,

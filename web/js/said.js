@@ -1,5 +1,6 @@
 // What a node says of a run, such as how much of a LoRA matched: no front end draws it, so it stands below the node's inputs.
 import { app } from "../../../scripts/app.js";
+import { addPanel } from "./graph.js";
 
 const NODES = ["FramePackLoadModel", "FramePackLoraLoader", "FramePackSaveJob", "FramePackDrift", "FramePackStore"];
 const HEIGHT = 54; // pixels; longer text scrolls
@@ -9,15 +10,7 @@ function line(node) {
   box.className = "framepack-said";
   Object.assign(box.style, { font: "12px sans-serif", whiteSpace: "pre-wrap", overflow: "auto" });
   box.style.color = "var(--input-text, #ddd)";
-  const widget = node.addDOMWidget("framepack_said", "framepack_said", box, {
-    serialize: false,
-    hideOnZoom: false,
-    getValue: () => "",
-    setValue: () => {},
-    getMinHeight: () => HEIGHT,
-  });
-  widget.serialize = false; // saved values stay as they were
-  widget.framepackLive = true;
+  addPanel(node, "framepack_said", box, () => HEIGHT);
   return box;
 }
 
