@@ -51,7 +51,7 @@ EXPORT_EVERY = 30  # seconds
 EXPORTING = 8  # seconds kept for the last files
 LATER = 0.95  # time of later steps against those of the trial, in which nearly every section is new
 # A GPU takes batches that many times as large as a CPU, in bfloat16, and is waited for only now and then.
-VAE_TIMES, DIT_TIMES, READ_EVERY = 8, 20, 25
+VAE_TIMES, DIT_TIMES, READ_EVERY = 8, 12, 25
 
 Precision = Literal["fp32", "bf16"]
 
