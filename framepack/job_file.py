@@ -86,6 +86,8 @@ class JobFile:
     @classmethod
     def load(cls, path: Path) -> JobFile:
         """Read a file that `save` wrote. Raises CheckpointError for any other, PlanError for its plan."""
+        if not path.is_file():
+            raise CheckpointError(f"There is no job file {path}. Write one with the FramePack Save Job node.")
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
