@@ -81,20 +81,20 @@ LONG_HISTORY = tuple(name for name in TABLE_1 if "f512" in name)
 REORDERED = (INVERTED, VANILLA[0], PINNED, ENDPOINT)
 AWAY_FRAMES, LONG_FRAMES = 80, 136  # latent frames of a shape that leaves and comes back, and of a long history
 EVERY = (
-    share(0.14),
-    share(0.06, INVERTED, sections="first"),
-    share(0.08, INVERTED),
+    share(0.13),
+    share(0.055, INVERTED, sections="first"),
+    share(0.075, INVERTED),
     share(0.03, PINNED, HISTORY_FULL),
     share(0.02, PINNED, HISTORY_FULL, sections="first"),
-    *(share(0.22 / 30, name, HISTORY_FULL) for name in TABLE_1),
-    *(share(0.08 / 30, name, sections="first") for name in TABLE_1),
-    *(share(0.08 / 10, name, sections="first") for name in VANILLA),
-    *(share(0.14 / 6, name, HISTORY_FULL) for name in FEW),
+    *(share(0.205 / 30, name, HISTORY_FULL) for name in TABLE_1),
+    *(share(0.075 / 30, name, sections="first") for name in TABLE_1),
+    *(share(0.075 / 10, name, sections="first") for name in VANILLA),
+    *(share(0.13 / 6, name, HISTORY_FULL) for name in FEW),
     *(share(0.03 / 6, name, sections="first") for name in FEW),
-    *(share(0.06 / 6, name, LONG_FRAMES, tag="long") for name in LONG_HISTORY),
-    *(share(0.05 / 4, name, HISTORY_FULL, order="any") for name in REORDERED),
-    *(share(0.04 / 4, name, AWAY_FRAMES, tag="away") for name in REORDERED),
-    *(share(0.04 / 4, name, AWAY_FRAMES, tag="away", order="any") for name in REORDERED),
+    *(share(0.055 / 6, name, LONG_FRAMES, tag="long") for name in LONG_HISTORY),
+    *(share(0.045 / 4, name, HISTORY_FULL, order="any") for name in REORDERED),
+    *(share(0.0375 / 4, name, AWAY_FRAMES, tag="away") for name in REORDERED),
+    *(share(0.0375 / 4, name, AWAY_FRAMES, tag="away", order="any") for name in REORDERED),
 )
 LATER: dict[str, Any] = {"optimizer": "muon", "rate": 2e-3, "weight_decay": 0.01, "shift": 3.0, "warmup": 50}
 

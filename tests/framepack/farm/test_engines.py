@@ -55,7 +55,7 @@ def test_job_files_that_cannot_be_done_are_named_before_the_first(tmp_path: Path
     gone = bundle(tmp_path / "gone.safetensors", steps=2, gaps=1)
     replace(JobFile.load(gone), model=str(tmp_path / "lost.safetensors")).save(gone)
     for line, named in (
-        ({"job": str(tmp_path / "no.safetensors")}, "no.safetensors does not read"),
+        ({"job": str(tmp_path / "no.safetensors")}, "There is no job file"),
         ({"workflow": {}}, "Line 2 is a workflow"),
         ({"job": str(job), "out": str(tmp_path / "no" / "a.latent")}, "does not exist. Make it first"),
         ({"job": str(gone)}, "does not have the file"),

@@ -114,6 +114,7 @@ def test_history_is_discretized_but_for_the_start_frame(tmp_path: Path):
 
 
 def test_matrices_orthogonalized_together_are_those_of_torchs_muon():
+    """To the rounding of torch's, which computes in bfloat16."""
     source = torch.Generator().manual_seed(0)
     shapes = [(16, 16)] * 3 + [(32, 16), (16, 48)]
     weights = [torch.randn(shape, generator=source) for shape in shapes]
@@ -127,5 +128,6 @@ def test_matrices_orthogonalized_together_are_those_of_torchs_muon():
         for optimizer in optimizers:
             optimizer.step()
     for one, two, before in zip(ours, theirs, weights, strict=True):
-        assert torch.allclose(one, two, atol=2e-4)
-        assert (one - before).abs().max() > 1e-2
+        moved = (two - before).norm()
+        assert (one - two).norm() < 0.02 * moved
+        assert moved / before.norm() > 1e-3
