@@ -83,9 +83,10 @@ def load_vae(path: Path, device: torch.device | str = "cpu") -> WanVAE:
 
 @torch.no_grad()
 def encode_scene(vae: WanVAE, scene: Scene, num_lat_frames: int) -> Tensor:
-    """Latents of a scene from its first frame on, ``16 t 8 8``, unscaled."""
+    """Latents of a scene from its first frame on, ``16 t 8 8``, unscaled, on the CPU."""
     pixels = render(scene, range(4 * num_lat_frames - 3))[None] * 2 - 1
-    return vae.encode(pixels.contiguous(memory_format=torch.channels_last_3d))[0]
+    pixels = pixels.contiguous(memory_format=torch.channels_last_3d).to(next(vae.parameters()).device)
+    return vae.encode(pixels)[0].cpu()
 
 
 @torch.no_grad()

@@ -25,7 +25,6 @@ import json
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ from ..planning.plan import Plan
 from ..planning.video import make_plan
 from ..sampling.guidance import Guidance
 from ..schedule.grammar import parse
-from . import builtin
 from . import outside_images as outside
 from . import shape_measures as measure
 from .encode import encode_scene, scene_of
@@ -200,7 +198,7 @@ def text_to_video(model: Builtin, scenes: list[Scene], how: Sampling) -> dict:
 
 def still_of(model: Builtin, picture: Tensor) -> Tensor:
     """A still clip of a picture ``3 h w``, as the VAE gives it back: ``t 3 h w``."""
-    latents = model.vae.encode(picture[None, :, None].expand(-1, -1, STILL, -1, -1) * 2 - 1)
+    latents = model.encode(picture[None, :, None].expand(-1, -1, STILL, -1, -1))
     return model.pixels(model.latent_format.process_in(latents)[0])
 
 
@@ -209,7 +207,7 @@ def from_elsewhere(model: Builtin, how: Sampling) -> dict:
     """The measures of videos from images that the generator cannot draw."""
     plan = make_plan(parse(how.schedule), num_lat_frames=NUM_LAT_FRAMES)
     cases = list(map(outside.case, range(outside.COUNT)))
-    starts = torch.cat([model.vae.encode(one.picture[None, :, None] * 2 - 1) for one in cases])
+    starts = torch.cat([model.encode(one.picture[None, :, None]) for one in cases])
     words = [caption(one.scene) for one in cases]
     latents = generate(model, plan, words, start=starts, seed=0, steps=how.steps, guidance=how.guidance)
     kept, way, off = [], [], []
@@ -240,10 +238,10 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64)
     Sampling.add_options(parser)
     parser.add_argument("--text-cfg", type=float, default=TEXT_CFG, help="of text to video")
-    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    Builtin.add_options(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
-    model = Builtin.load(args.assets)
+    model = Builtin.load(args.assets, args.device)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
     how, result = Sampling.of(args), {"clips": args.clips}
     result |= how.to_dict() | {"text_cfg": args.text_cfg}

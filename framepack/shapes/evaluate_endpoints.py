@@ -17,14 +17,12 @@ import json
 import random
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor
 
 from ..planning.plan import Plan
 from ..planning.video import Endpoint, make_plan
 from ..schedule.grammar import parse
-from . import builtin
 from . import shape_measures as measure
 from .encode import encode_scene, scene_of
 from .evaluate import Sampling, allowed_step, seam_frames, share, smooth_share
@@ -120,10 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=16)
     Sampling.add_options(parser)
-    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    Builtin.add_options(parser)
     args = parser.parse_args()
     how = Sampling.of(args)
-    result = evaluate(Builtin.load(args.assets), [Story.of(seed) for seed in range(args.clips)], how)
+    result = evaluate(Builtin.load(args.assets, args.device), [Story.of(seed) for seed in range(args.clips)], how)
     asked = {"clips": args.clips, **how.to_dict()}
     sys.stdout.write(json.dumps(asked | result, indent=2) + "\n")
 

@@ -13,14 +13,12 @@ import json
 import logging
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from ..planning.video import make_plan
 from ..schedule.grammar import parse
 from ..schedule.presets import TABLE_1
-from . import builtin
 from . import shape_measures as measure
 from .encode import encode_scene, scene_of
 from .evaluate import Sampling, Truth, image_to_video
@@ -59,11 +57,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=32)
     Sampling.add_options(parser, steps=8)
-    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    Builtin.add_options(parser)
     parser.add_argument("--schedules", nargs="+", default=list(TABLE_1))
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model = Builtin.load(args.assets)
+    model = Builtin.load(args.assets, args.device)
     scenes = [replace(scene_of(seed), wording=seed % 3) for seed in range(args.clips)]
     truth, results = Truth.of(model, scenes), {}
     for name in args.schedules:

@@ -1,10 +1,12 @@
 """Make videos with the built-in model without a host, many at a time.
 
+The networks may be on any device; latents and frames are on the CPU between them.
 Dims: b batch, c channels, t h w latent grid.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +38,15 @@ class Builtin:
     vae: WanVAE
     latent_format: builtin.LatentFormat
 
+    @staticmethod
+    def add_options(parser: argparse.ArgumentParser) -> None:
+        """The options by which a command chooses a model and its device."""
+        parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+        parser.add_argument("--device", default="cpu", help="such as cuda")
+
     @classmethod
-    def load(cls, folder: Path = builtin.ASSETS) -> Builtin:
-        """Read the three files in a folder."""
+    def load(cls, folder: Path = builtin.ASSETS, device: str = "cpu") -> Builtin:
+        """Read the three files in a folder; DiT and VAE go to the device, the text encoder stays on the CPU."""
         files = (builtin.DIT, builtin.TEXT, builtin.VAE)
         dit_file, text_file, vae_file = (folder / path.relative_to(builtin.ASSETS) for path in files)
         weights = {k: v.float() for k, v in load_file(dit_file).items()}
@@ -51,12 +59,17 @@ class Builtin:
         latent_format = builtin.read_latent_format(metadata)
         assert latent_format is not None, "the built-in model states its latent format"
         return cls(
-            dit=dit.eval().requires_grad_(False),
+            dit=dit.eval().requires_grad_(False).to(device),
             text=text.eval().requires_grad_(False),
             tokenizer=builtin.read_tokenizer(builtin.read_metadata(text_file)),
-            vae=load_vae(vae_file),
+            vae=load_vae(vae_file, device),
             latent_format=latent_format,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where DiT and VAE are."""
+        return next(self.dit.parameters()).device
 
     @torch.no_grad()
     def denoiser(self, captions: list[str], told: Mapping[str, list[str]], causal: bool = False) -> DitDenoiser:
@@ -70,6 +83,7 @@ class Builtin:
             prompts={name: self.encoded(words) for name, words in said.items()},
             negative=self.encoded([""] * len(captions)),
             causal=causal,
+            device=self.device,
         )
 
     def encoded(self, captions: list[str]) -> dict[str, Tensor]:
@@ -78,11 +92,16 @@ class Builtin:
         return {"context": context, "y": pooled}
 
     @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Frames ``b 3 t h w`` in [0, 1] -> raw latents ``b c t' h/8 w/8``."""
+        return self.vae.encode(video.to(self.device) * 2 - 1).cpu()
+
+    @torch.no_grad()
     def pixels(self, clip: Tensor) -> Tensor:
         """Normalised latents ``c t h w`` -> frames ``4t-3 3 8h 8w`` in [0, 1]."""
-        raw = self.latent_format.process_out(clip[None])
+        raw = self.latent_format.process_out(clip[None]).to(self.device)
         video = self.vae.decode(raw.contiguous(memory_format=torch.channels_last_3d))
-        return (video[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1)
+        return (video[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1).cpu()
 
 
 @torch.no_grad()

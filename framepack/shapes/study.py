@@ -56,6 +56,7 @@ class Study:
     num_lat_frames: int = 226
     assets: Path = builtin.ASSETS
     discrete: Path | None = None
+    device: str = "cpu"
 
     @property
     def reduced(self) -> bool:
@@ -104,7 +105,7 @@ def run_case(study: Study, case: Case, folder: Path) -> None:
     if not todo:
         return
     trained = bool(case.discrete and study.discrete)
-    model = Builtin.load(study.discrete if trained and study.discrete else study.assets)
+    model = Builtin.load(study.discrete if trained and study.discrete else study.assets, study.device)
     book = books(model, folder, [case.centroids] if case.centroids else [])
     if trained and study.discrete and (own := study.discrete / CODEBOOK).exists():
         book = {case.centroids: Codebook.load(own)}
@@ -180,7 +181,7 @@ def run(study: Study, jobs: int, only: list[str]) -> Path:
         raise FramePackError(f"There is no case {min(unknown)!r}. Choose from: {', '.join(c.name for c in chosen)}.")
     folder = study.folder(digest_of(study.assets))
     folder.mkdir(parents=True, exist_ok=True)
-    model = Builtin.load(study.assets)
+    model = Builtin.load(study.assets, study.device)
     books(model, folder, sorted({case.centroids for case in chosen} - {0}))
     about = {"clips": study.clips, "steps": study.steps, "seconds": round(study.seconds, 2), "guidance": asdict(LED)}
     (folder / "about.json").write_text(json.dumps(about), "utf-8")
@@ -198,7 +199,7 @@ def main() -> None:
     parser.add_argument("--lat-frames", type=int, help="of a video (226, 30 s; reduced 91, 12 s)")
     parser.add_argument("--jobs", type=int, default=2, help="cases at once")
     parser.add_argument("--out", type=Path, default=Path(".cache/drift-study"), help="where results stay")
-    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    Builtin.add_options(parser)
     parser.add_argument("--discrete", type=Path, help="folder of a model that was trained with a codebook")
     parser.add_argument("--cases", nargs="*", default=[], help="only these")
     parser.add_argument("--report", type=Path, help="write the report, such as docs/drift-study.md")
@@ -212,6 +213,7 @@ def main() -> None:
         num_lat_frames=args.lat_frames or (91 if reduced else 226),
         assets=args.assets,
         discrete=args.discrete,
+        device=args.device,
     )
     folder = run(study, args.jobs, args.cases)
     if args.report:

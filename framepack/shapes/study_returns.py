@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from ..planning.video import make_plan
 from ..schedule.grammar import parse
-from . import builtin
 from . import shape_measures as measure
 from .encode import encode_scene
 from .generate import Builtin, generate
@@ -94,9 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--assets", type=Path, default=builtin.ASSETS, help="folder of the model's files")
+    Builtin.add_options(parser)
     args = parser.parse_args()
-    model, scenes = Builtin.load(args.assets), scenes_of(args.clips)
+    model, scenes = Builtin.load(args.assets, args.device), scenes_of(args.clips)
     found = {name: returns(model, scenes, args.steps, planned) for name, planned in WAYS.items()}
     result = {
         "clips": args.clips,
