@@ -44,8 +44,8 @@ def halves(part: Tensor) -> Tensor:
 def fields(part: Tensor, width: int, bits: int) -> Tensor:
     """Bytes in groups of `width`, cut into fields of so many bits, lowest first: ``n (groups fields width)``."""
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=part.device)
-    groups = part.reshape(len(part), -1, 1, width)
-    return ((groups >> shifts[:, None]) & ((1 << bits) - 1)).reshape(len(part), -1)
+    groups = part.unflatten(1, (-1, 1, width))
+    return ((groups >> shifts[:, None]) & ((1 << bits) - 1)).flatten(1)
 
 
 def _q4_0(b: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def _q8_0(b: Tensor) -> Tensor:
 
 def _scaled(values: Tensor, scales: Tensor, minima: Tensor | None = None) -> Tensor:
     """Values ``n 256`` in as many groups as there are scales ``n g``: times the scale, less the minimum."""
-    out = scales[..., None] * values.reshape(*scales.shape, -1).float()
-    return (out if minima is None else out - minima[..., None]).reshape(len(values), -1)
+    out = scales[..., None] * values.unflatten(1, (scales.shape[1], -1)).float()
+    return (out if minima is None else out - minima[..., None]).flatten(1)
 
 
 def _q2_k(b: Tensor) -> Tensor:
