@@ -134,7 +134,7 @@ def _row(draw: Draw, plan: Plan, index: int, top: int, step: float) -> None:
     for start, stop in section.makes:
         span(start, stop, GENERATED)
     for start, stop in _cut(plan):
-        draw.rectangle((LEFT + start * step, bottom - 3, LEFT + stop * step - 1, bottom), INK)
+        span(start, stop, INK, 3)
     for start, stop in _stretches(section):
         _arrow(draw, section, (top + bottom) / 2, step, (start + stop) / 2)
 

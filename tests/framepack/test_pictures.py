@@ -12,7 +12,7 @@ from PIL import ImageChops
 from framepack.pictures.drawing import GENERATED, IMAGE, WIDTH, blank, colour_of, cut, in_palette, length, one_line
 from framepack.pictures.plan_picture import HEADING, ROW, draw_plan
 from framepack.pictures.schedule_picture import draw_schedule, summary
-from framepack.planning.video import Endpoint, make_plan
+from framepack.planning.video import Endpoint, PlanRequest, make_plan, plan_video
 from framepack.schedule.grammar import parse
 from framepack.schedule.presets import PRESETS
 from framepack.units import Kernel
@@ -68,6 +68,14 @@ def test_a_plans_picture_can_be_drawn_at_any_rate(length: int, fps: float):
         colour for _, colour in draw_plan(make_plan(parse(INVERTED), num_lat_frames=length), fps).getcolors(1 << 20)
     }
     assert {rgb(GENERATED), rgb(IMAGE)} <= colours
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 721.0, 1199.0])
+def test_a_plan_exact_to_the_frame_can_be_drawn_at_any_length(seconds: float):
+    """In a long one the frames that are cut are narrower than a pixel."""
+    plan = plan_video(PlanRequest.lasting(seconds, 30, schedule=parse(INVERTED), exact=True))
+    assert len(plan.kept_frames) == 30 * seconds < plan.num_pix_frames
+    assert draw_plan(plan).height < 1200
 
 
 @pytest.mark.timed
