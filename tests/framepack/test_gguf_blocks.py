@@ -67,6 +67,7 @@ def test_every_type_stays_compiled_beside_all_others():
     backends = {kind: counting(kind) for kind in BLOCKS}
     for rows, kind in itertools.product((2, 5), BLOCKS):
         packed = torch.from_numpy(random_blocks(kind, rows))
+        expected = dequantized(packed, kind, torch.float16)
         got = compiled(kind, backends[kind])(packed.reshape(-1), kind, torch.float16)
-        assert torch.equal(got.view(rows, -1), dequantized(packed, kind, torch.float16))
+        assert torch.equal(got.view(rows, -1), expected)
     assert all(number == 1 for number in compilations.values()), compilations
