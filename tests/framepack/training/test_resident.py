@@ -131,3 +131,4 @@ def test_matrices_orthogonalized_together_are_those_of_torchs_muon():
         moved = (two - before).norm()
         assert (one - two).norm() < 0.02 * moved
         assert moved / before.norm() > 1e-3
+        assert (one - before).abs().max() > 1e-2
