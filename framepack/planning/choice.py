@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import PlanError, quoted
 from ..schedule.grammar import Side
 from ..units import Kernel
+from .indices import outside, shifted
 from .json_fields import MAX_POSITION, int_of, ints_of, list_of, object_of, slot_of
 
 if TYPE_CHECKING:
@@ -133,11 +135,11 @@ class Choice:
         """How far in time a frame is from the section."""
         return (abs(frame - self.nearest) + 1) * self.seconds
 
-    def by_time(self) -> list[int]:
+    def by_time(self) -> range:
         """The candidates, the nearest first."""
-        return list(self.candidates[::-1] if self.side == "past" else self.candidates)
+        return self.candidates[::-1] if self.side == "past" else self.candidates
 
-    def ranked(self, likeness: Mapping[int, float] | Sequence[float]) -> list[int]:
+    def ranked(self, likeness: Mapping[int, float] | Sequence[float]) -> Sequence[int]:
         """The candidates, most important first: by likeness (mean cosine) plus lambda exp(-dt^2); ties by time."""
         nearest = self.by_time()
         if self.by_time_alone:
@@ -196,23 +198,23 @@ def _number(value: object, what: str) -> float:
 
 
 def refilled(section: Section, choice: Choice, ranking: Sequence[int]) -> Section:
-    """The section with the choice made: its slots filled by rank, pinned frames first, and the rest as its tail.
+    """The section with the choice made: its slots filled by rank, pinned frames first; its tail is the candidates left.
 
     The slot next to the section is not given to a pinned frame unless the frame's kernel asks for it, so that the
     section still joins its neighbour. Raises PlanError where pinned frames have too few slots.
     """
     taken = _placed(section, choice)
     pinned = {p.frame for p in choice.pinned}
-    left = [frame for frame in ranking if frame not in pinned]
+    left = iter(ranking)
     context = list(section.context)
     for index in choice.slots:
         room = len(context[index].frames) - len(taken[index])
-        chosen, left = left[:room], left[room:]
+        chosen = list(islice((frame for frame in left if frame not in pinned), room))
         context[index] = _filled(context[index], choice, [*taken[index], *chosen], _offset(section, choice))
     for index, each in enumerate(context):
         if each.tail:
-            others = {f for i, c in enumerate(context) if i != index and not c.tail for f in c.frames}
-            context[index] = _tail(each, sorted(set(left) - others), _offset(section, choice))
+            others = {f for c in context if not c.tail for f in c.frames if isinstance(f, int)}
+            context[index] = _tail(each, outside(choice.candidates, others), _offset(section, choice))
     return replace(section, context=tuple(context), choice=None)
 
 
@@ -263,7 +265,7 @@ def _tail(context: Context, rest: Sequence[int], offset: int) -> Context:
     """A tail of the frames that were not chosen; as it was where all were."""
     if not rest:
         return context
-    return replace(context, frames=rest, positions=[frame + offset for frame in rest])
+    return replace(context, frames=rest, positions=shifted(rest, offset))
 
 
 __all__ = ["EARLY", "ESTIMATES", "FIRST_STEPS", "Choice", "Choosing", "Estimate", "Pinned", "refilled"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import PlanError, quoted
 
@@ -12,8 +11,6 @@ MAX_POSITION = 1_000_000
 MAX_NAME = 64  # characters of a slot's name
 MAX_JSON = 100_000_000  # characters
 SOURCE = "Use the output of EndpointPlanner or FramePackEndpoint."
-
-T = TypeVar("T")
 
 
 def load_json(text: object, what: str) -> object:
@@ -53,22 +50,7 @@ def int_of(value: object, what: str, least: int) -> int:
 
 def ints_of(data: object, what: str, least: int) -> tuple[int, ...]:
     """Whole numbers of at least `least` each. Raises PlanError."""
-    return _each(data, what, lambda value: int_of(value, what, least))
-
-
-def frames_of(data: object) -> tuple[int | str | None, ...]:
-    """Frames of a context: an index, a slot's name, or None. Raises PlanError."""
-
-    def frame(value: object) -> int | str | None:
-        if value is None:
-            return None
-        return slot_of(value) if isinstance(value, str) else int_of(value, "A context frame", 0)
-
-    return _each(data, "frames", frame)
-
-
-def _each(data: object, what: str, read: Callable[[object], T]) -> tuple[T, ...]:
-    return tuple(map(read, list_of(data, what)))
+    return tuple(int_of(value, what, least) for value in list_of(data, what))
 
 
 def slot_of(value: object) -> str:

@@ -13,6 +13,7 @@ from ..errors import PlanError, quoted
 from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
 from .importance import ByTime
+from .indices import ranges
 from .json_fields import int_of, ints_of, list_of, load_json, object_of, slot_of
 from .section import Section, num_context_frames
 
@@ -213,9 +214,9 @@ class Plan:
         if None in needs:
             missing = min(f for f in section.known if f >= len(maker) or maker[f] is None)
             raise PlanError(f"Section {index} looks at latent frame {missing}, which is not made before it.")
-        if unnamed := needs - set(section.needs):
+        if unnamed := needs.difference(section.needs):
             raise PlanError(f"Section {index} looks at frames of section {min(unnamed)}, which is not in its needs.")
-        if late := [need for need in section.needs if need >= index]:
+        if late := [run[-1] for run in ranges(section.needs) if run[-1] >= index]:
             raise PlanError(f"Section {index} needs section {late[0]}, which is not made before it.")
 
 

