@@ -1,11 +1,10 @@
 """Training: memory as it is stated and as it is, a step's time against a bare loop, and what a long history costs.
 
-python -m benchmarks.training [--rounds 3] [--parts bare history memory presets]
+python -m benchmarks.training [--rounds 3] [--parts bare history memory]
 
 Memory is the most that PyTorch's allocator holds, which must agree with what a run states, and the process's most
 above what it holds after a step of a tiny model: the C library keeps holes between tensors. The bare loop makes the
-same matrix products and attention, forwards and backwards, with each block recomputed. The last table states what
-the presets take at the released size.
+same matrix products and attention, forwards and backwards, with each block recomputed.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path
@@ -29,17 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode
 
-from framepack.models.hunyuan import BACKBONE, HunyuanDiT, HunyuanSpec
-from framepack.training.adapters import adapt
+from framepack.models.hunyuan import HunyuanDiT, HunyuanSpec
 from framepack.training.cache import Clip, Index, clip_path, write_tensors
 from framepack.training.clips import Clips
 from framepack.training.config import Config, Data, Model, Run, Share, Stage
-from framepack.training.fitting import Footprint, footprint_of, largest_batch
-from framepack.training.footprint import run_without_values
-from framepack.training.presets import merged, text_of
-from framepack.training.settings import parse, read
+from framepack.training.fitting import footprint_of, largest_batch
 from framepack.training.step_data import draw
 from framepack.training.trainees import Recompute, Trainee
 from framepack.training.trainer import Trainer
@@ -244,95 +238,17 @@ def time_of_history(num: int) -> str:
         return shown(ratio(rounds(found, num, warmup=3, clock=time.process_time), "120", "5"))
 
 
-RELEASED = HunyuanSpec(image_dim=None)  # 13 billion parameters
-CLIP = 37  # latent frames: four sections and the start
-# Operations a second of bf16 products that a card reaches: 40 % of what its maker states, an assumption.
-RTX_4090, A100, H100 = 0.4 * 165e12, 0.4 * 312e12, 0.4 * 989e12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A preset on hardware: `shards` GPUs of so many bytes; the latent grid of a clip, and cards with their rates."""
-
-    hardware: str
-    preset: str
-    grid: tuple[int, int]
-    cards: Mapping[str, float]
-    shards: int = 1
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def config(self) -> Config:
-        """The preset's, with its changes."""
-        own = {"model": {"path": "none"}, "data": {"cache": "none"}, "run": {"out": "none"}}
-        return read(Config, merged(merged(parse(text_of(self.preset), self.preset), own), self.changes))
-
-
-SMALL_GRID, GRID = (30, 52), (60, 104)  # 240 x 416, and 480 x 832
-OF_80 = {"H100": H100, "A100": A100}
-ESTIMATES = (
-    Estimate(hardware="1x24 GB", preset="lora-24gb", grid=SMALL_GRID, cards={"RTX 4090": RTX_4090}),
-    Estimate(hardware="1x80 GB", preset="lora-80gb", grid=GRID, cards=OF_80),
-    Estimate(hardware="1x80 GB", preset="packing-80gb", grid=GRID, cards=OF_80),
-    Estimate(hardware="1x80 GB", preset="full-80gb", grid=GRID, cards=OF_80),
-    Estimate(hardware="8x80 GB", preset="paper", grid=GRID, cards=OF_80, shards=8),
-    Estimate(
-        hardware="8x80 GB",
-        preset="paper",
-        grid=GRID,
-        cards=OF_80,
-        shards=8,
-        changes={"run": {"at_once": 8}},
-    ),
-)
-
-
-def released(folder: Path, estimate: Estimate) -> tuple[Footprint, int]:
-    """The footprint of the released size in a process of several, and the operations of one clip."""
-    clip = Clip(file="0.safetensors", name="0", shape=(16, CLIP, *estimate.grid), captions=("none",))
-    Index(encoder="none", clips=(clip,)).write(folder)
-    config = estimate.config
-    dit = HunyuanDiT(RELEASED, dtype=torch.bfloat16, device="meta")
-    if config.lora:
-        adapt(dit, config.lora, BACKBONE.in_fp8, 0)
-    words = words_of(RELEASED, "meta")
-    trainer = Trainer(config, Trainee(dit), Clips(folder), words, recompute=Recompute(dit, True))
-    flops, one = FlopCounterMode(display=False), replace(config, run=replace(config.run, batch=1))
-    stage = config.stage[-1]
-    with trainer.as_in(stage, config):
-        work = largest_batch(trainer, one, stage, 1)
-        run_without_values(trainer.model, *work, trainer.recompute, counter=flops, fused=False)
-    return footprint_of(trainer, config, estimate.shards), flops.get_total_flops()
-
-
-def released_table() -> Iterator[str]:
-    """What each preset holds at most in a process, and how long a step takes at an assumed rate; nothing was run."""
-    yield "| hardware | preset | size | clips a step, at once | peak per GPU | operations a clip | a step, estimated |"
-    yield "|---|---|---|---|---|---|---|"
-    with tempfile.TemporaryDirectory() as folder:
-        for estimate in ESTIMATES:
-            found, flops = released(Path(folder), estimate)
-            run, size = estimate.config.run, " x ".join(str(8 * side) for side in estimate.grid)
-            each = flops * run.batch / estimate.shards
-            times = ", ".join(f"{each / rate:.0f} s ({name})" for name, rate in estimate.cards.items())
-            yield (
-                f"| {estimate.hardware} | `{estimate.preset}` | {size} | {run.batch}, {run.at_once} "
-                f"| {found.peak / 1e9:.0f} GB | {flops / 1e15:.2g} P | {times} |"
-            )
-
-
 def main() -> None:
     """Command line; prints each part as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parts", nargs="*", choices=("bare", "history", "memory", "presets"), help="all by default")
+    parser.add_argument("--parts", nargs="*", choices=("bare", "history", "memory"), help="all by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
     parts: dict[str, Callable[[], Iterator[str]]] = {
         "bare": lambda: bare_lines(args.rounds),
         "history": lambda: history_lines(6 * args.rounds),
         "memory": memory_table,
-        "presets": released_table,
     }
     for name in args.parts or parts:
         for line in chain(("", circumstances(), ""), parts[name]()):
