@@ -50,12 +50,12 @@ class Runs(Sequence[Any]):
 
 
 def compact(items: Iterable[Any]) -> Sequence[Any]:
-    """The items, the ranges among them unfolded: a range if all are consecutive, Runs if many are, else a tuple.
+    """The items, ranges among them unfolded: a range if all are consecutive, Runs if many in a row are, else a tuple.
 
     The same items always have the same form, so that two forms are equal where their items are.
     """
-    if isinstance(items, range | Runs):
-        return items
+    if isinstance(items, Runs) or (isinstance(items, range) and items.step == 1):
+        return items or ()
     parts = _merged(items)
     if len(parts) == 1 and isinstance(parts[0], range):
         return parts[0]

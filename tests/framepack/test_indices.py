@@ -55,6 +55,12 @@ def test_its_form_is_decided_by_its_items_alone(items: list[Any]):
     assert compact(found) is found or not isinstance(found, range | Runs)
 
 
+@pytest.mark.parametrize("items", [range(5, 5), range(9, 3), range(90, 5, -1), range(0, 200, 2)], ids=str)
+def test_a_range_that_does_not_ascend_by_one_is_a_tuple(items: range):
+    assert compact(items) == tuple(items)
+    assert [index for run in ranges(compact(items)) for index in run] == list(items)
+
+
 @given(ITEMS, ITEMS)
 def test_two_are_equal_where_their_items_are(one: list[Any], other: list[Any]):
     assert (compact(one) == compact(other)) == (unfolded(one) == unfolded(other))
