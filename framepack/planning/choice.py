@@ -131,10 +131,6 @@ class Choice:
         """The slots of pinned images."""
         return {p.frame for p in self.pinned if isinstance(p.frame, str)}
 
-    def seconds_to(self, frame: int) -> float:
-        """How far in time a frame is from the section."""
-        return (abs(frame - self.nearest) + 1) * self.seconds
-
     def by_time(self) -> range:
         """The candidates, the nearest first."""
         return self.candidates[::-1] if self.side == "past" else self.candidates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from framepack.errors import FramePackError, PlanError
 from framepack.packing.seeing import Turning, View
 from framepack.packing.similarity import Chooser, likeness
-from framepack.planning.choice import Choice, refilled
+from framepack.planning.choice import ESTIMATES, FIRST_STEPS, Choice, Estimate, refilled
+from framepack.planning.json_fields import MAX_POSITION
 from framepack.planning.pins import read_pins
 from framepack.planning.plan import Plan
 from framepack.planning.prompt_timeline import Stretch, with_prompts
@@ -72,7 +74,7 @@ def test_an_infinite_time_weight_sorts_exactly_by_time(name: str):
 def test_equal_likeness_falls_back_on_time_even_where_exp_vanishes():
     choice = replace(choice_of(last_choosing()), time_weight=5.0)
     assert choice.ranked([0.5] * len(choice.candidates)) == list(choice.by_time())
-    assert math.exp(-(choice.seconds_to(0) ** 2)) < 1e-30  # far beyond what float32 holds
+    assert math.exp(-((len(choice.candidates) * choice.seconds) ** 2)) < 1e-30  # far beyond what float32 holds
 
 
 def test_the_time_weight_is_lambda_of_equation_5():
@@ -150,6 +152,17 @@ def test_a_plan_keeps_its_choices_as_json():
     assert '"importance":"hybrid"' in plan.to_json()
 
 
+@pytest.mark.parametrize("estimate", ESTIMATES)
+@pytest.mark.parametrize("weight", [0.0, 2.5, float(MAX_POSITION), math.inf])
+def test_a_choice_is_read_from_its_json_as_it_was(estimate: Estimate, weight: float):
+    options = {"estimate": estimate, "time_weight": weight, "fps": 24.0}
+    choice = choice_of(last_choosing(**options, pins=read_pins("0s\nimage hero as k2", 24, RELEASED)))
+    assert (choice.estimate, choice.time_weight, choice.seconds) == (estimate, weight, 4 / 24)
+    assert (choice.reference is None) == (estimate == FIRST_STEPS)
+    assert len(choice.pinned) == 2
+    assert Choice.from_dict(json.loads(json.dumps(choice.to_dict()))) == choice
+
+
 def test_a_section_needs_every_section_that_it_may_choose_from():
     plan = make_plan(parse(FORWARD), num_lat_frames=100, importance="similarity")
     assert [list(section.needs) for section in plan.sections] == [list(range(i)) for i in range(len(plan.sections))]
@@ -223,7 +236,5 @@ def test_a_plan_with_a_broken_choice_is_rejected(change: dict):
     plan = make_plan(parse(FORWARD), num_lat_frames=55, importance="hybrid")
     data = plan.to_dict()
     data["sections"][-1]["choice"] |= change
-    import json
-
     with pytest.raises(PlanError):
         Plan.from_json(json.dumps(data))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framepack.errors import PlanError
+from framepack.planning.length import Ends, exact_length
 from framepack.planning.plan import Plan
 from framepack.planning.plan_slice import PlanSlice
 from framepack.planning.request import Endpoint, Extension, PlanRequest
@@ -69,6 +70,32 @@ def test_an_end_image_stands_behind_the_last_frame_that_is_kept():
     assert plan.num_pix_frames - len(plan.kept_frames) < 4
     assert plan.sections[0].makes[0][1] == plan.num_lat_frames
     assert [stop - start for section in plan.sections for start, stop in section.makes] == [9, 9, 9, 9, 2]
+
+
+@given(st.integers(1, 600), st.sampled_from([1, 4, 9]), st.booleans())
+def test_with_images_at_both_ends_less_than_a_latent_frame_is_cut(num: int, generate: int, end: bool):
+    found = exact_length(num / 30, 30, generate, Ends(end_image=end))
+    assert found.num_kept == num
+    assert 0 <= found.cut < (4 if end else 4 * generate) or num < 5
+    assert found.cut_at == "end"
+    assert found.num_sections == -(-(found.num_lat_frames - 1) // generate)
+    assert found.num_pix_frames == 4 * found.num_lat_frames - 3
+
+
+@pytest.mark.parametrize(
+    ("ends", "at"),
+    [
+        (Ends(), "end"),
+        (Ends(begins="zero"), "end"),
+        (Ends(begins="video"), "end"),
+        (Ends(end_image=True, begins="section"), "start"),
+        (Ends(backwards=True, begins="zero"), "start"),
+        (Ends(backwards=True), "start"),
+    ],
+    ids=str,
+)
+def test_frames_are_cut_at_the_end_that_is_free(ends: Ends, at: str):
+    assert exact_length(5, 30, 9, ends).cut_at == at
 
 
 def test_endpoints_lie_among_the_frames_that_are_kept():

@@ -40,6 +40,7 @@ PLANS = {
     "clips": planned(FORWARD, num=45, geometry=CLIPS),
     "clips, extended": planned(FORWARD, num=45, geometry=CLIPS, extend=TWO),
     "chosen": planned(FORWARD, importance="hybrid"),
+    "discrete": planned("td_f16k4f2k2f1k1_g9+d"),
 }
 
 
