@@ -108,6 +108,32 @@ def test_a_take_with_the_samplers_own_seed_is_the_same_take():
     assert [fate.why for fate in fates(plan, {}, [run(plan, takes=same, seed=5)], 6)][:2] == ["seed changed"] * 2
 
 
+@pytest.mark.parametrize(
+    ("own", "take", "before", "earlier", "reason"),
+    [  # the sampler's seed and the section's take now, and in the run before; None is a seed that is not known
+        (5, None, 5, None, ""),
+        (5, None, 6, None, "seed changed"),
+        (5, 9, 6, 9, ""),
+        (5, 9, 9, None, ""),
+        (5, None, 6, 5, ""),
+        (5, 9, 5, 8, "another take"),
+        (None, 9, 9, None, ""),
+        (None, None, 5, None, ""),
+        (5, None, None, 5, ""),
+        (5, 9, None, None, "another take"),
+        (None, 9, None, 9, ""),
+    ],
+)
+def test_a_section_is_made_again_where_its_seed_is_another_or_may_be(
+    own: int | None, take: int | None, before: int | None, earlier: int | None, reason: str
+):
+    plan = planned()
+    now, then = ({} if seed is None else {0: Take(seed=seed)} for seed in (take, earlier))
+    found = fates(plan, now, [run(plan, takes=then, seed=before)], own)
+    assert found[0].why == reason
+    assert found[0].reused == (not reason)
+
+
 def test_a_locked_section_is_reused_and_what_follows_knows_whether_it_is_another_take():
     plan, own, other = planned(), {1: Take(lock=f"{1:016x}")}, {1: Take(lock="f" * 16)}
     changed = run(plan, changed=frozenset({"seed"}))

@@ -56,6 +56,7 @@ def test_a_slice_carries_the_takes_of_its_own_sections():
     assert PlanSlice.from_json(part.to_json()) == part
     assert PlanSlice.of(PLAN, 1, 2, takes=takes).to_json() == PlanSlice.of(PLAN, 1, 2).to_json()
     assert from_data([[0, 3, None]]) == {0: Take(seed=3)}
+    assert from_data([[1, 0, None], [2, 2**64 - 1, LOCK]]) == {1: Take(seed=0), 2: Take(seed=2**64 - 1, lock=LOCK)}
 
 
 @pytest.mark.parametrize(
