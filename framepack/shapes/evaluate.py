@@ -11,9 +11,10 @@ a decoded latent moves in steps of four frames, it is given too, beside what the
 Text to video: `named_shown` is the share of clips whose middle frame shows the named colour (the nearest of the six
 to the shape's mean colour) and outline (by its corners: the harmonic of order 3, 4 or 5 that stands out, else a
 circle); `named_shown_of_true_clips` is what the measure says of true clips after the VAE.
-Images from elsewhere (`outside_images.py`), image to video: `shape_kept` and `direction_right` as above, the shape found
-against the true background and its colour compared with its own; `background_off` is the mean absolute difference from
-the true background outside the shape, in 255ths, and `background_kept` the share of clips where it is at most 6;
+Images from elsewhere (`outside_images.py`), image to video: `shape_kept` and `direction_right` as above, the shape
+found against the true background and its colour compared with its own; `background_off` is the mean absolute
+difference from the true background outside the shape, in 255ths, and `background_kept` the share of clips where it is
+at most 6;
 `background_off_of_stills` is what the VAE alone makes of a still clip of the image.
 Each share comes with a 95 % interval from resampling the clips.
 """

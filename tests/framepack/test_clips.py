@@ -50,6 +50,17 @@ def test_a_start_image_is_context_only_and_a_still_of_it_stands_before_the_first
     assert context(plan, 3) == [START, *range(8, 27)]
 
 
+@pytest.mark.parametrize("tail", ["ta", "tc"])
+@pytest.mark.parametrize("options", [{"start": True}, {"start": False}, {"extend": TWO}], ids=str)
+def test_a_tail_changes_nothing_of_what_stands_before_the_video(tail: str, options: dict):
+    """A tail in the past stands in front of all groups, so their places are others than without one."""
+    schedule = f"{tail}_{SCHEDULE}"
+    plain, tailed = planned(6, **options), planned(6, schedule=schedule, **options)
+    for one, other in zip(plain.sections, tailed.sections, strict=True):
+        assert [c.frames for c in one.context] == [c.frames for c in other.context if not c.tail]
+    assert any(c.tail for c in tailed.sections[-1].context)
+
+
 def test_in_text_to_video_the_first_latent_is_pinned_once_there_is_one():
     plan = planned(start=False)
     assert context(plan, 0) == [None] * 20
@@ -94,6 +105,13 @@ def test_key_frames_stand_between_whole_sections():
     assert [a.frame for a in plan.anchors] == [9, 28]
     assert sorted(len(clip) for clip in plan.clips) == [1, 1, 9, 9, 9, 9]
     assert plan.num_pix_frames == 4 * 33 + 2
+
+
+def test_an_exact_length_cuts_the_frames_that_key_frames_add():
+    points = tuple(Endpoint(frame=CLIPS.seam(s, 24, 9) + i, slot=f"key{i}") for i, s in enumerate((1.3, 4.2)))
+    plan = planned(4, endpoints=points, exact=True)
+    assert (plan.kept, plan.num_pix_frames) == ((0, 4 * 33), 4 * 33 + 2)
+    assert planned(4, endpoints=points).kept is None
 
 
 def test_prompts_and_the_picture_follow_the_frames_of_clips():

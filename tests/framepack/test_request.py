@@ -162,6 +162,12 @@ def test_a_start_image_and_a_video_to_lead_to_go_together():
     assert [s.makes for s in plan.sections] == [((1, 10),)]
 
 
+def test_a_choice_knows_how_long_a_latent_frame_lasts():
+    for fps in (24, 30):
+        plan = plan_video(PlanRequest.lasting(5, fps, schedule=parse(F1), importance="hybrid"))
+        assert {s.choice.seconds for s in plan.sections if s.choice} == {4 / fps}
+
+
 @pytest.mark.parametrize(("schedule", "direction"), [(F1, "backwards"), (I2V, "forwards")])
 def test_a_direction_that_a_schedule_cannot_take_is_rejected(schedule: str, direction: str):
     with pytest.raises(PlanError, match=schedule):

@@ -128,6 +128,13 @@ def test_a_timeline_without_bounds_is_rejected(text):
         read(text, 5)
 
 
+def test_a_timeline_may_begin_later_than_the_plan():
+    plan = make_plan(parse("td_f16k4f2k2f1k1_g9"), num_lat_frames=37)
+    stretches = read("0s: one\n1.2s: two\n2.4s: three", 3.6)
+    prompts = [section.prompt for section in with_prompts(plan, stretches, 30, begins=1.2).sections]
+    assert prompts == ["one", "one", "two", "three"]
+
+
 def test_a_prompt_may_begin_with_a_number():
     assert read("0-2s:30 dogs\n2: 05 cats", 5)[1].prompt == "05 cats"
     assert read("0-2s:30 dogs\n2: 05 cats", 5)[0].prompt == "30 dogs"
