@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, overload
 
-from .json_fields import int_of, list_of, object_of, slot_of
+from .json_fields import MAX_POSITION, int_of, list_of, object_of, slot_of
 
 MAX_LISTED = 64  # consecutive indices that the plan's JSON lists one by one
 
@@ -59,20 +59,32 @@ def compact(items: Iterable[Any]) -> Sequence[Any]:
     parts = _merged(items)
     if len(parts) == 1 and isinstance(parts[0], range):
         return parts[0]
-    return Runs(parts) if any(len(part) > MAX_LISTED for part in parts) else tuple(chain.from_iterable(parts))
+    return Runs(parts) if any(map(_is_long, parts)) else tuple(chain.from_iterable(parts))
 
 
 def _merged(items: Iterable[Any]) -> list[Sequence[Any]]:
-    """The longest ranges of consecutive indices; each other item by itself."""
-    parts: list[Sequence[Any]] = []
-    for item in items:
-        part = range(item, item + 1) if type(item) is int else item if isinstance(item, range) else (item,)
-        last = parts[-1] if parts else None
-        if isinstance(last, range) and isinstance(part, range) and last.stop == part.start and part:
-            parts[-1] = range(last.start, part.stop)
-        elif part:
-            parts.append(part)
-    return parts
+    """The longest ranges of consecutive indices, and tuples of what stands between them."""
+    found: list[Sequence[Any]] = []
+    for kind, group in groupby(items, key=type):
+        alike = tuple(group)
+        parts = _consecutive(alike) if kind is int else filter(len, alike) if kind is range else [alike]
+        for part in parts:
+            last = found[-1] if found else None
+            if isinstance(last, range) and isinstance(part, range) and last.stop == part.start:
+                found[-1] = range(last.start, part.stop)
+            elif isinstance(last, tuple) and isinstance(part, tuple):
+                found[-1] = last + part
+            else:
+                found.append(part)
+    return found
+
+
+def _consecutive(indices: tuple[int, ...]) -> list[range]:
+    whole = range(indices[0], indices[0] + len(indices))
+    if indices == tuple(whole):
+        return [whole]
+    breaks = [place for place, (one, after) in enumerate(pairwise(indices), 1) if after != one + 1]
+    return [range(indices[i], indices[j - 1] + 1) for i, j in pairwise((0, *breaks, len(indices)))]
 
 
 def ascending(indices: Collection[int]) -> Sequence[int]:
@@ -105,7 +117,7 @@ def ranges(items: Sequence[Any]) -> Iterator[range]:
 
 def names(items: Sequence[Any]) -> set[str]:
     """The names among the items."""
-    return {item for part in _parts(items) if not isinstance(part, range) for item in part if isinstance(item, str)}
+    return {item for part in _parts(items) if isinstance(part, tuple) for item in set(part) if isinstance(item, str)}
 
 
 def _parts(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
@@ -115,10 +127,10 @@ def _parts(items: Sequence[Any]) -> Sequence[Sequence[Any]]:
 def to_data(items: Sequence[Any]) -> Any:
     """As in the plan's JSON: a list in which an object of its ends stands for a long range; the object, if alone."""
     if isinstance(items, range):
-        return _ends(items) if len(items) > MAX_LISTED else list(items)
+        return _ends(items) if _is_long(items) else list(items)
     if not isinstance(items, Runs):
         return list(items)
-    return list(chain.from_iterable([_ends(part)] if len(part) > MAX_LISTED else part for part in items.parts))
+    return list(chain.from_iterable([_ends(part)] if _is_long(part) else part for part in items.parts))
 
 
 def from_data(data: object, what: str, least: int, *, slots: bool = False) -> Sequence[Any]:
@@ -132,7 +144,14 @@ def from_data(data: object, what: str, least: int, *, slots: bool = False) -> Se
             return None
         return slot_of(item) if slots and isinstance(item, str) else int_of(item, what, least)
 
-    return compact(map(read, [data] if isinstance(data, dict) else list_of(data, what)))
+    items = [data] if isinstance(data, dict) else list_of(data, what)
+    numbers = [item for item in items if item is not None] if slots else items
+    valid = numbers and {int}.issuperset(map(type, numbers)) and least <= min(numbers) and max(numbers) <= MAX_POSITION
+    return compact(items if valid else map(read, items))  # most are numbers, and a plan may have millions
+
+
+def _is_long(part: Sequence[Any]) -> bool:
+    return isinstance(part, range) and len(part) > MAX_LISTED
 
 
 def _ends(run: range) -> dict[str, int]:
