@@ -7,7 +7,7 @@ sections, not with their square.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby, pairwise
 from typing import Any, overload
 
@@ -85,17 +85,6 @@ def _consecutive(indices: tuple[int, ...]) -> list[range]:
         return [whole]
     breaks = [place for place, (one, after) in enumerate(pairwise(indices), 1) if after != one + 1]
     return [range(indices[i], indices[j - 1] + 1) for i, j in pairwise((0, *breaks, len(indices)))]
-
-
-def ascending(indices: Collection[int]) -> Sequence[int]:
-    """Different indices in ascending order, as `compact` gives them; in little time where they have few runs."""
-    found, parts, start = sorted(indices), [], 0
-    while start < len(found):
-        # An index less its place is the same all along a run, and grows from run to run.
-        stop = bisect_right(range(len(found)), found[start] - start, lo=start, key=lambda i: found[i] - i)
-        parts.append(range(found[start], found[stop - 1] + 1))
-        start = stop
-    return compact(parts)
 
 
 def outside(run: range, indices: Iterable[int]) -> Sequence[int]:

@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import PlanError
 from ..schedule.grammar import Schedule
 from .beginnings import with_beginning
-from .indices import ascending
 from .layout import Layout
 from .orders import Span
 from .pins import with_pins
@@ -146,7 +145,7 @@ def _with_needs(sections: Iterable[Section]) -> tuple[Section, ...]:
     sections, done = list(sections), []
     maker: list[int | None] = [None] * max(stop for section in sections for _, stop in section.makes)
     for index, section in enumerate(sections):
-        done.append(replace(section, needs=ascending(section.makers(maker) - {None})))
+        done.append(replace(section, needs=sorted(section.makers(maker) - {None})))
         for start, stop in section.makes:
             maker[start:stop] = [index] * (stop - start)
     return tuple(done)

@@ -14,7 +14,6 @@ from framepack.errors import PlanError
 from framepack.planning.indices import (
     MAX_LISTED,
     Runs,
-    ascending,
     compact,
     from_data,
     names,
@@ -81,11 +80,6 @@ def test_its_ranges_and_names_are_all_of_its_items_but_none(items: list[Any]):
     found = compact(items)
     assert unfolded(list(ranges(found))) == [item for item in unfolded(items) if isinstance(item, int)]
     assert names(found) == {item for item in unfolded(items) if isinstance(item, str)}
-
-
-@given(st.sets(st.integers(-50, 400)))
-def test_ascending_indices_are_sorted(indices: set[int]):
-    assert ascending(indices) == compact(sorted(indices))
 
 
 @given(STRETCHES, st.lists(NUMBERS))
