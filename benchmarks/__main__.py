@@ -17,7 +17,7 @@ SUITE: dict[str, tuple[str, ...]] = {  # with fewer rounds than each takes by it
     "forward": ("--rounds", "2"),
     "packing": ("--rounds", "2"),
     "choice": ("--rounds", "2"),
-    "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, bf16"),
+    "activations": ("--case", "768 wide, 4 + 8 blocks, 24x40, fp32"),
     "helios": ("--rounds", "2"),
     "constants": ("--rounds", "2"),
     "resident": (),

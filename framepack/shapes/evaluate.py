@@ -45,7 +45,7 @@ from .world import COLOURS, DIRECTIONS, SPEEDS, Scene, caption
 SCHEDULE = "f1k1_x_g9_f1k1f2k2f16k4_td"
 NUM_LAT_FRAMES = 37
 STEPS = 16
-GUIDANCE = Guidance(cfg=3.0, cfg_above=0.9, history=1.0)  # of the shipped workflow
+GUIDANCE = Guidance(cfg=3.0, cfg_above=0.9, history=0.5)  # of the shipped workflow
 TEXT_CFG = 2.5  # from text alone: the outline needs the text at all levels
 NUM_PIX_FRAMES = 4 * NUM_LAT_FRAMES - 3
 STILL = 13  # frames of a still clip
