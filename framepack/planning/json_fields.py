@@ -48,6 +48,13 @@ def int_of(value: object, what: str, least: int) -> int:
     return value
 
 
+def bool_of(value: object, what: str) -> bool:
+    """A truth value. Raises PlanError."""
+    if not isinstance(value, bool):
+        raise PlanError(f"{what} is true or false; got {quoted(value)}.")
+    return value
+
+
 def ints_of(data: object, what: str, least: int) -> tuple[int, ...]:
     """Whole numbers of at least `least` each. Raises PlanError."""
     return tuple(int_of(value, what, least) for value in list_of(data, what))

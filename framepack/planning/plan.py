@@ -14,7 +14,7 @@ from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
 from .importance import ByTime
 from .indices import ranges
-from .json_fields import int_of, ints_of, list_of, load_json, object_of, slot_of
+from .json_fields import bool_of, int_of, ints_of, list_of, load_json, object_of, slot_of
 from .section import Section, num_context_frames
 
 MAX_LAT_FRAMES = 9001  # twenty minutes at 30 fps, or 1,000 sections of 9
@@ -216,7 +216,7 @@ class Plan:
             raise PlanError(f"Section {index} looks at latent frame {missing}, which is not made before it.")
         if unnamed := needs.difference(section.needs):
             raise PlanError(f"Section {index} looks at frames of section {min(unnamed)}, which is not in its needs.")
-        if late := [run[-1] for run in ranges(section.needs) if run[-1] >= index]:
+        if late := [max(run.start, index) for run in ranges(section.needs) if run.stop > index]:
             raise PlanError(f"Section {index} needs section {late[0]}, which is not made before it.")
 
 
@@ -234,8 +234,6 @@ def geometry_of(data: object) -> Geometry:
     """From the plan's JSON; what it leaves out is the released models'. Raises PlanError."""
     names = {field.name for field in fields_of(Geometry)}
     given = object_of(data, "The plan's geometry", set(), names)
-    clips = given.pop("sections_are_clips", False)
-    if not isinstance(clips, bool):
-        raise PlanError(f"The plan's sections_are_clips is true or false; got {quoted(clips)}.")
+    clips = bool_of(given.pop("sections_are_clips", False), "The plan's sections_are_clips")
     sides = {name: int_of(value, f"The geometry's {name}", 1) for name, value in given.items()}
     return Geometry(**sides, sections_are_clips=clips)

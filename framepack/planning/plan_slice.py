@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import PlanError, quoted
+from ..errors import PlanError
 from ..schedule.grammar import parse
 from ..units import RELEASED, Geometry
-from .json_fields import int_of, ints_of, list_of, load_json, object_of
+from .json_fields import bool_of, int_of, ints_of, list_of, load_json, object_of
 from .outside import Outside, outside_of, seen
 from .plan import Anchor, Plan, geometry_of, kept_of
 from .section import Section
@@ -140,15 +140,9 @@ class PlanSlice:
             geometry=geometry_of(fields.get("geometry", {})),
             kept=kept_of(fields.get("kept")),
             outside=tuple(Outside.from_list(o) for o in list_of(fields.get("outside", []), "The slice's outside")),
-            discrete=_flag(fields.get("discrete", False)),
+            discrete=bool_of(fields.get("discrete", False), "The slice's discrete"),
             takes=from_data(fields.get("takes", [])),
         )
-
-
-def _flag(data: object) -> bool:
-    if not isinstance(data, bool):
-        raise PlanError(f"The slice's discrete is true or false; got {quoted(data)}.")
-    return data
 
 
 def _lengths(data: object, name: str) -> tuple[int, ...] | None:

@@ -14,8 +14,7 @@ circle); `named_shown_of_true_clips` is what the measure says of true clips afte
 Images from elsewhere (`outside_images.py`), image to video: `shape_kept` and `direction_right` as above, the shape
 found against the true background and its colour compared with its own; `background_off` is the mean absolute
 difference from the true background outside the shape, in 255ths, and `background_kept` the share of clips where it is
-at most 6;
-`background_off_of_stills` is what the VAE alone makes of a still clip of the image.
+at most 6; `background_off_of_stills` is what the VAE alone makes of a still clip of the image.
 Each share comes with a 95 % interval from resampling the clips.
 """
 

@@ -246,4 +246,4 @@ def test_what_is_too_much_is_refused_before_it_expands(alive: Host, parts: Graph
     sampler["plan"] = json.dumps(plan)
     with pytest.raises(QueueError, match="1 to 9001 latent frames; got 9002"):
         parts.queue(alive)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 20

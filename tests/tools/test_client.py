@@ -21,8 +21,6 @@ from tools.host import REPO
 from tools.job import QueueError, read_workflow
 from tools.outputs import Done
 
-LONG = 30.0  # s: far beyond the patience of these tests, far less than the ten minutes of the default
-
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "tools.client", *map(str, arguments)]
@@ -47,7 +45,7 @@ def test_one_patience_covers_all_attempts_on_a_host_that_refuses_websockets(work
         status, err = said(capsys, monkeypatch, server.url, workflow, "--patience", 3)
     assert status == 1
     assert "did not come back within 3 s: HTTP status 500" in err
-    assert 3 <= time.monotonic() - began < LONG
+    assert 3 <= time.monotonic() - began < 6
     assert 2 <= len(server.asked) <= 4
 
 
@@ -59,7 +57,7 @@ def test_a_host_that_stops_is_given_up_within_patience(workflow, capsys, monkeyp
         release.set()
     assert status == 1
     assert "did not come back within 4 s" in err
-    assert took < LONG
+    assert took < 9
 
 
 def test_a_mistyped_address_fails_at_once(workflow, capsys, monkeypatch):
@@ -71,7 +69,7 @@ def test_a_mistyped_address_fails_at_once(workflow, capsys, monkeypatch):
         status, err = said(capsys, monkeypatch, address, workflow)
         assert status == 1
         assert "No ComfyUI answers at" in err
-        assert time.monotonic() - began < LONG
+        assert time.monotonic() - began < 5
 
 
 def test_ctrl_c_takes_the_run_out_of_the_queue(workflow):
